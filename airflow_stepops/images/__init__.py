@@ -1,0 +1,1 @@
+"""Images of steps, assembled and pushed without a container engine (DESIGN §6)."""

@@ -1,0 +1,1 @@
+"""Where images are kept: any registry over the OCI distribution API, or an OCI layout on disk."""

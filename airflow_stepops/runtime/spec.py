@@ -1,0 +1,206 @@
+"""The job spec: the document through which Airflow tells a job what to do (DESIGN §4)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_stepops.artifacts.reference import ArtifactReference
+from airflow_stepops.errors import SpecError
+
+SCHEMA_VERSION = 1
+
+#: The only variable a job needs: the URI of its spec.
+SPEC_VARIABLE = "STEPOPS_SPEC"
+
+#: What every step operator runs in the image.
+COMMAND = ("python", "-m", "airflow_stepops.runtime")
+
+_TAG = "$artifact"
+_ESCAPE = "$value"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of one task instance.
+
+    :param map_index: index of a mapped task, -1 when it is not mapped.
+    :param try_number: counts from 1.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+
+
+@dataclass(frozen=True)
+class StepSource:
+    """The function to call.
+
+    :param file: path of the module, relative to the root of the code layer, with ``/``.
+    :param module: its dotted name in the image; pickles refer to it by this name.
+    :param qualname: qualified name of the function in the module.
+    :param digest: sha256 of the function's source text.
+    """
+
+    file: str
+    module: str
+    qualname: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """All that a job needs to run one attempt of one step.
+
+    :param root: URI of the artifact store; nothing outside of it is read or written.
+    :param directory: URI of the attempt's folder (``…/attempt-<n>``).
+    :param args: positional arguments, encoded by :func:`encode_value`.
+    :param kwargs: keyword arguments, encoded likewise.
+    :param outputs: declared output names, or ``None`` for one value called ``return_value``.
+    :param checkpoints: URI of the folder that outlives attempts.
+    :param environment: variables to set before the user's module is imported. No secrets.
+    :param secrets: variable name → secret reference (``env:NAME``, ``file:PATH`` or a cloud's).
+    :param timeout: seconds the step may run, or ``None``.
+    """
+
+    attempt: Attempt
+    step: StepSource
+    root: str
+    directory: str
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    outputs: list[str] | None = None
+    checkpoints: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+    timeout: int | None = None
+
+    @property
+    def uri(self) -> str:
+        """URI of the spec itself."""
+        return f"{self.directory}/spec.json"
+
+    @property
+    def result_uri(self) -> str:
+        """URI of the result that the job must leave."""
+        return f"{self.directory}/result.json"
+
+    def to_json(self) -> bytes:
+        """Return the document: stable bytes for equal specs."""
+        document = {"version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        return json.dumps(document, sort_keys=True, allow_nan=True).encode()
+
+    def digest(self) -> str:
+        """Return the sha256 of the work itself: equal for two tries of the same step with the same inputs."""
+        document = dataclasses.asdict(self)
+        document["attempt"].pop("try_number")
+        document.pop("directory")
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> JobSpec:
+        """Read a document strictly.
+
+        :raises SpecError: naming the field, when it is missing, unknown or of the wrong type.
+        """
+        document = read_document(data, "job spec")
+        attempt = build(Attempt, document.pop("attempt", None), "job spec: attempt")
+        step = build(StepSource, document.pop("step", None), "job spec: step")
+        return build(cls, {**document, "attempt": attempt, "step": step}, "job spec")
+
+
+def encode_value(value: Any) -> Any:
+    """Encode a JSON value that may hold artifact references, at any depth.
+
+    :raises TypeError: for a value that is neither (the caller saves it as an artifact first).
+    """
+    if isinstance(value, ArtifactReference):
+        return {_TAG: value.serialize()}
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a dict with keys that are not text")
+        encoded = {key: encode_value(item) for key, item in value.items()}
+        return {_ESCAPE: encoded} if set(encoded) & {_TAG, _ESCAPE} else encoded
+    if isinstance(value, (list, tuple)):
+        return [encode_value(item) for item in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(type(value).__qualname__)
+
+
+def decode_value(value: Any) -> Any:
+    """Undo :func:`encode_value`; references come back as :class:`ArtifactReference`."""
+    if isinstance(value, dict):
+        if set(value) == {_TAG}:
+            return ArtifactReference.deserialize(value[_TAG])
+        if set(value) == {_ESCAPE}:
+            return {key: decode_value(item) for key, item in value[_ESCAPE].items()}
+        return {key: decode_value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [decode_value(item) for item in value]
+    return value
+
+
+def read_document(data: bytes, what: str) -> dict[str, Any]:
+    """Parse a versioned JSON document and take its version off.
+
+    :raises SpecError: if it is not JSON, not an object, or of a version this release does not read.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{what}: not JSON ({error}).") from error
+    if not isinstance(document, dict):
+        raise SpecError(f"{what}: must be an object, not {type(document).__name__}.")
+    version = document.pop("version", None)
+    if version != SCHEMA_VERSION:
+        raise SpecError(
+            f"{what}: version {version!r} is not {SCHEMA_VERSION}: Airflow and the image hold different "
+            "releases of airflow-stepops; let the image be built again."
+        )
+    return document
+
+
+def build(cls: type[Any], document: Any, what: str) -> Any:
+    """Make a dataclass of a JSON object, checking names and types of its fields.
+
+    :raises SpecError: naming the field.
+    """
+    if not isinstance(document, dict):
+        raise SpecError(f"{what}: must be an object, not {type(document).__name__}.")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for name in document:
+        if name not in fields:
+            raise SpecError(f"{what}: unknown field {name!r}.")
+    for name, spec_field in fields.items():
+        if name not in document:
+            if spec_field.default is dataclasses.MISSING and spec_field.default_factory is dataclasses.MISSING:
+                raise SpecError(f"{what}: field {name!r} is missing.")
+            continue
+        if not _matches(document[name], str(spec_field.type)):
+            raise SpecError(f"{what}: {name}={document[name]!r} must be {spec_field.type}.")
+    return cls(**document)
+
+
+def _matches(value: Any, annotation: str) -> bool:
+    """Whether a JSON value is of the annotated type, as far as JSON can tell."""
+    if annotation.endswith(" | None"):
+        return value is None or _matches(value, annotation.removesuffix(" | None"))
+    if annotation == "dict[str, str]":
+        return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+    if annotation == "list[str]":
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    simple: dict[str, type | tuple[type, ...]] = {
+        "str": str, "int": int, "float": (int, float), "bool": bool, "dict": dict, "list": list,
+    }  # fmt: skip
+    expected = simple.get(annotation.partition("[")[0])
+    if expected is None:
+        return True
+    return isinstance(value, expected) and (annotation == "bool" or not isinstance(value, bool))

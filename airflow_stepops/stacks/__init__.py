@@ -1,0 +1,1 @@
+"""Stacks: named sets of components, in ``stepops.yaml``."""

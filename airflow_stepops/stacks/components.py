@@ -1,0 +1,103 @@
+"""The four kinds of component. A flavor is one subclass, which holds the settings and opens the real thing.
+
+The classes are read while DAG files are parsed, so their modules stay light: the methods import what they need.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from airflow_stepops.artifacts.store import ArtifactStore
+    from airflow_stepops.images.registry.repository import ImageRepository
+    from airflow_stepops.jobs.protocol import JobService
+
+
+class Component(BaseModel, ABC):
+    """Settings of one component. Strict: an unknown key is an error that names the nearest allowed one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: The name under which the flavor is registered.
+    flavor: ClassVar[str]
+
+    #: What the component is called in the stack file; set when it is read.
+    name: str = ""
+
+    def overridden(self, settings: Mapping[str, Any]) -> Self:
+        """Return the component with step-level settings over its own, checked like the stack file.
+
+        :raises StackError: naming the setting, what is allowed and the nearest allowed name.
+        """
+        raise NotImplementedError  # REPLACED BY stacks owner
+
+    def document(self) -> dict[str, Any]:
+        """Return ``{"flavor": …, settings that differ from their defaults}``: JSON, without secrets by design.
+
+        :func:`airflow_stepops.stacks.flavors.component_from_document` is its inverse; triggers carry it.
+        """
+        raise NotImplementedError  # REPLACED BY stacks owner
+
+
+class ArtifactStoreComponent(Component):
+    """Where values are kept."""
+
+    @abstractmethod
+    def root(self) -> str:
+        """Return the URI of the store's root, without a slash at its end."""
+
+    @abstractmethod
+    def open(self) -> ArtifactStore:
+        """Open the store with the credentials of the Airflow side."""
+
+    def job_environment(self) -> Mapping[str, str]:
+        """Return the non-secret variables that a job needs to open the store (endpoint, region)."""
+        return {}
+
+
+class ContainerRegistryComponent(Component):
+    """Where images are kept."""
+
+    @abstractmethod
+    def open(self) -> ImageRepository:
+        """Open the repository that holds the images of steps, with the credentials of the Airflow side."""
+
+
+class ImageBuilderComponent(Component):
+    """How the base of an image is made when a Dockerfile or Debian packages are asked for."""
+
+    #: Whether ``dockerfile`` and ``apt_packages`` work.
+    builds_dockerfiles: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class ImageTarget:
+    """What a step operator needs of an image.
+
+    :param base: default base image; ``None`` when it runs our layers without a base.
+    :param platform: ``linux/amd64`` and so on; ``None`` for this machine's.
+    """
+
+    base: str | None
+    platform: str | None
+
+
+class StepOperatorComponent(Component):
+    """What runs a step somewhere else."""
+
+    @abstractmethod
+    def target(self) -> ImageTarget:
+        """Return what images must be like to run here."""
+
+    @abstractmethod
+    def connect(self) -> JobService:
+        """Return the service, with the credentials of the Airflow side."""
+
+    @abstractmethod
+    def account_key(self) -> str:
+        """Return a name for (flavor, connection, account, region): jobs with the same key share one watcher."""
