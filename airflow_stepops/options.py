@@ -143,7 +143,7 @@ class Image:
         if self.platform is not None and not _PLATFORM.fullmatch(self.platform):
             raise StepDefinitionError(f"Image(platform={self.platform!r}): give 'linux/amd64' or 'linux/arm64'.")
         if self.base and self.dockerfile:
-            raise StepDefinitionError("Image(base=…, dockerfile=…): the Dockerfile names its own base; give one of them.")
+            raise StepDefinitionError("Image(base=…, dockerfile=…): a Dockerfile names its own base; give one of them.")
         others = [name for name in _changed_fields(self) if name != "uri"]
         if self.uri and others:
             raise StepDefinitionError(

@@ -8,13 +8,11 @@ expired credentials), :class:`~airflow_stepops.errors.JobNotFoundError` for an u
 
 from __future__ import annotations
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_stepops.errors import EndKind
 from airflow_stepops.runtime.spec import Attempt
@@ -112,8 +110,14 @@ class LogChunk:
 class JobService(ABC):
     """The jobs of one account and region of one flavor."""
 
+    #: Seconds between two looks at the jobs that are waited for.
+    poll_seconds: ClassVar[float] = 15.0
+
+    #: Least seconds between two calls of one process to the account and region.
+    seconds_between_calls: ClassVar[float] = 0.5
+
     #: Whether the service itself ends a job that runs longer than ``timeout``; the watcher does it otherwise.
-    enforces_timeout: bool = False
+    enforces_timeout: ClassVar[bool] = False
 
     @abstractmethod
     def submit(self, request: JobRequest) -> JobStatus:

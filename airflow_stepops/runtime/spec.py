@@ -102,6 +102,8 @@ class JobSpec:
         document = dataclasses.asdict(self)
         document["attempt"].pop("try_number")
         document.pop("directory")
+        for inputs in ("args", "kwargs"):
+            document[inputs] = _without_places(document[inputs])
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     @classmethod
@@ -146,6 +148,15 @@ def decode_value(value: Any) -> Any:
     if isinstance(value, list):
         return [decode_value(item) for item in value]
     return value
+
+
+def _without_places(value: Any) -> Any:
+    """Encoded inputs without the URIs of artifacts: their content is their identity."""
+    if isinstance(value, dict):
+        if set(value) == {_TAG}:
+            return {_TAG: value[_TAG]["sha256"]}
+        return {key: _without_places(item) for key, item in value.items()}
+    return [_without_places(item) for item in value] if isinstance(value, list) else value
 
 
 def read_document(data: bytes, what: str) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""Launching the one job of an attempt: find what is there, adopt or stop it, else create."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tenacity
+
+from airflow_stepops.artifacts.store import ArtifactStore
+from airflow_stepops.errors import JobError, JobNotFoundError, TransientServiceError
+from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
+from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus
+from airflow_stepops.runtime.spec import JobSpec
+
+#: Seconds to wait for the end of an unwanted job before a new one may be launched.
+_STOP_WAIT = 300.0
+
+_patiently = tenacity.retry(
+    retry=tenacity.retry_if_exception_type(TransientServiceError),
+    wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
+    stop=tenacity.stop_after_delay(180),
+    reraise=True,
+)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The job that an attempt waits for."""
+
+    entry: LedgerEntry
+    status: JobStatus
+    submitted_at: float
+
+
+class Launcher:
+    """Gets the one job of an attempt.
+
+    :param store: the artifact store, which holds the ledgers.
+    :param connect: makes the service of a step operator from its document.
+    :param report: called with lines for the task's log.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        connect: Callable[[Mapping[str, Any]], JobService],
+        report: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._connect = connect
+        self._report = report
+
+    def launch(self, spec: JobSpec, request: JobRequest, component: dict[str, Any]) -> Launch:
+        """Return the attempt's job: the one that this attempt or an earlier one launched, or a new one.
+
+        :param component: document of the step operator.
+        :raises JobRefusedError: when the service will not take the request.
+        :raises TransientServiceError: when the service could not be reached for minutes.
+        """
+        digest = hashlib.sha256(f"{spec.digest()} {request.image}".encode()).hexdigest()
+        ledger = Ledger(self._store, spec.attempt)
+        entry = ledger.read() or self._from_earlier(ledger, digest, spec)
+        if entry is None:
+            entry = LedgerEntry(spec.attempt, spec.directory, spec.attempt, digest, component, request.name)
+        entry = ledger.open(entry)
+        service = self._connect(entry.component)
+        if entry.job_id:
+            self._report(f"goes on with job {entry.job_name} of attempt {entry.job_attempt.try_number}")
+            status = describe(service, entry.job_id)
+        else:
+            self._store.put(spec.uri, spec.to_json())
+            status = _patiently(service.submit)(request)
+        submitted_at = status.created_at or time.time()
+        entry = dataclasses.replace(
+            entry, job_id=status.id, console_url=service.console_url(status.id), state=status.state.value
+        )
+        ledger.record(entry)
+        return Launch(entry, status, submitted_at)
+
+    def _from_earlier(self, ledger: Ledger, digest: str, spec: JobSpec) -> LedgerEntry | None:
+        """Return an entry that adopts the job of an earlier attempt; stop every job that is not adopted."""
+        adopted: LedgerEntry | None = None
+        for earlier in ledger.earlier():
+            entry = earlier.read()
+            if entry is None or (entry.state and JobState(entry.state).ended):
+                continue
+            service = self._connect(entry.component)
+            status = _patiently(service.find)(entry.job_name)
+            if status is None:
+                continue
+            usable = status.state in (JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED)
+            owner = f"attempt-{spec.attempt.try_number}"
+            if adopted is None and usable and entry.spec_digest == digest and earlier.claim(owner):
+                adopted = dataclasses.replace(entry, attempt=spec.attempt, job_id=status.id)
+            elif not status.state.ended:
+                earlier.claim(CANCEL)
+                self._report(
+                    f"stops job {entry.job_name} of attempt {entry.attempt.try_number}: it is not wanted any more"
+                )
+                stop(service, status.id)
+        return adopted
+
+
+def stop(service: JobService, job_id: str) -> JobStatus:
+    """Stop a job and wait until it has ended.
+
+    :raises JobError: if it has not ended after five minutes.
+    """
+    _patiently(service.cancel)(job_id)
+    deadline = time.monotonic() + _STOP_WAIT
+    while time.monotonic() < deadline:
+        status = describe(service, job_id)
+        if status.state.ended:
+            return status
+        time.sleep(service.poll_seconds)
+    raise JobError(f"job {job_id} was asked to stop but has not ended after {_STOP_WAIT:.0f} s.")
+
+
+def describe(service: JobService, job_id: str) -> JobStatus:
+    """Return the status of a job, with patience for a service that fails for now.
+
+    A job that the service no longer knows has ended without a result.
+    """
+    try:
+        return _patiently(service.describe)(job_id)
+    except JobNotFoundError as error:
+        return JobStatus(job_id, JobState.FAILED, reason=str(error))

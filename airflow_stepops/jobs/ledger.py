@@ -1,0 +1,138 @@
+"""The ledger: what is known of an attempt's job, in the artifact store, whatever process dies.
+
+Two documents in the attempt's folder, each created once by a put-if-absent:
+
+``job.json``
+    written *before* the create call with the intended name; updated with the service's id and the end.
+``claim.json``
+    who decides about the job's end: ``cancel`` (a person asked for it) or ``attempt-<n>`` (a later attempt
+    goes on with the job). Whoever creates it first wins, so that a job is never both adopted and stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_stepops.artifacts.store import ArtifactStore
+from airflow_stepops.errors import ArtifactExistsError, ArtifactNotFoundError
+from airflow_stepops.jobs.attempt import attempt_directory, task_directory
+from airflow_stepops.runtime.spec import SCHEMA_VERSION, Attempt, build, read_document
+
+CANCEL = "cancel"
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """The record of an attempt's job.
+
+    :param attempt: the attempt that this entry is of.
+    :param directory: URI of the folder in which the job leaves its result: the attempt's own, or that of the
+        earlier attempt whose job was adopted.
+    :param job_attempt: the attempt that the job was launched for.
+    :param spec_digest: :meth:`~airflow_stepops.runtime.spec.JobSpec.digest` of the work.
+    :param component: the step operator's document (flavor and settings).
+    :param job_name: the intended name.
+    :param job_id: the service's id; ``""`` until the create call was answered.
+    :param state: last known state; ``""`` until the create call was answered.
+    """
+
+    attempt: Attempt
+    directory: str
+    job_attempt: Attempt
+    spec_digest: str
+    component: dict[str, Any]
+    job_name: str
+    job_id: str = ""
+    console_url: str = ""
+    state: str = ""
+
+    def to_json(self) -> bytes:
+        """Return the document."""
+        return json.dumps({"version": SCHEMA_VERSION, **dataclasses.asdict(self)}, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> LedgerEntry:
+        """Read the bytes of a document strictly.
+
+        :raises SpecError: naming the field.
+        """
+        return cls.from_document(read_document(data, "ledger"))
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> LedgerEntry:
+        """Rebuild an entry from its JSON fields.
+
+        :raises SpecError: naming the field.
+        """
+        attempts = {
+            field: build(Attempt, document.get(field), f"ledger: {field}") for field in ("attempt", "job_attempt")
+        }
+        return build(cls, {**document, **attempts}, "ledger")  # type: ignore[no-any-return]
+
+
+class Ledger:
+    """The ledger of one attempt."""
+
+    def __init__(self, store: ArtifactStore, attempt: Attempt) -> None:
+        self._store = store
+        self._attempt = attempt
+        self._directory = attempt_directory(store.root, attempt)
+
+    def open(self, entry: LedgerEntry) -> LedgerEntry:
+        """Write the intention, or return what an earlier run of this very attempt wrote."""
+        try:
+            self._store.put_if_absent(self._entry_uri, entry.to_json())
+        except ArtifactExistsError:
+            found = self.read()
+            assert found is not None
+            return found
+        return entry
+
+    def record(self, entry: LedgerEntry) -> None:
+        """Replace the entry with a later one."""
+        self._store.put(self._entry_uri, entry.to_json())
+
+    def read(self) -> LedgerEntry | None:
+        """Return the entry, or ``None`` when the attempt launched nothing."""
+        try:
+            return LedgerEntry.from_json(self._store.get(self._entry_uri))
+        except ArtifactNotFoundError:
+            return None
+
+    def claim(self, owner: str) -> bool:
+        """Claim the right to decide about the job's end.
+
+        :param owner: :data:`CANCEL`, or ``attempt-<n>`` for an attempt that goes on with the job.
+        :returns: whether it is ours: nobody had claimed it, or the same owner had.
+        """
+        try:
+            self._store.put_if_absent(self._claim_uri, owner.encode())
+        except ArtifactExistsError:
+            return self._store.get(self._claim_uri) == owner.encode()
+        return True
+
+    def earlier(self) -> list[Ledger]:
+        """Return the ledgers of the earlier attempts of the same task instance, the latest first."""
+        pattern = re.compile(r"/attempt-(\d+)/job\.json$")
+        tries = {
+            int(match[1])
+            for uri in self._store.list(task_directory(self._store.root, self._attempt))
+            if (match := pattern.search(uri)) and int(match[1]) < self._attempt.try_number
+        }
+        return [
+            Ledger(self._store, dataclasses.replace(self._attempt, try_number=number))
+            for number in sorted(tries, reverse=True)
+        ]
+
+    @property
+    def _entry_uri(self) -> str:
+        return f"{self._directory}/job.json"
+
+    @property
+    def _claim_uri(self) -> str:
+        return f"{self._directory}/claim.json"

@@ -1,0 +1,389 @@
+"""The Airflow task of a step: runs it in the worker, or launches its job, defers and resumes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk.bases.decorator import DecoratedOperator
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferralTimeout
+
+from airflow_stepops import options
+from airflow_stepops.errors import EndKind, JobFailedError, JobRefusedError, StepDefinitionError
+from airflow_stepops.links.job import JOB_KEY, JobLink
+from airflow_stepops.operators.references import allow_references
+from airflow_stepops.operators.source import code_root, source_file, step_source
+from airflow_stepops.runtime.spec import Attempt, JobSpec
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_stepops.artifacts.store import ArtifactStore
+    from airflow_stepops.images.builder import BuiltImage
+    from airflow_stepops.jobs.launch import Launch
+    from airflow_stepops.jobs.protocol import JobService, JobStatus
+    from airflow_stepops.runtime.result import JobResult
+    from airflow_stepops.stacks.components import StepOperatorComponent
+    from airflow_stepops.stacks.models import Stack
+
+#: Seconds that a job may overstay its own deadlines before Airflow itself ends the deferral.
+_NET_MARGIN = 900
+
+allow_references()
+
+
+class StepTask(DecoratedOperator):
+    """One step of a pipeline. Made by :func:`airflow_stepops.dag.step`; every argument is plain JSON.
+
+    :param stack: name of the stack, or ``None`` for the active one.
+    :param step_operator: its name in the stack, ``True`` for the stack's default, ``None`` for the worker.
+    :param step_resources: the JSON form of :class:`~airflow_stepops.options.Resources`.
+    :param image: the JSON form of :class:`~airflow_stepops.options.Image`.
+    :param timeout: seconds the job may run.
+    :param pending_timeout: seconds the job may wait for capacity.
+    :param environment: variables of the job; templated.
+    :param secrets: variable name → secret reference.
+    :param settings: settings of the step operator's flavor for this step.
+    :param outputs: declared names of several outputs.
+    """
+
+    custom_operator_name = "@step"
+    template_fields: Sequence[str] = (*DecoratedOperator.template_fields, "environment")
+    operator_extra_links = (JobLink(),)
+    ui_color = "#d9eaf7"
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        stack: str | None = None,
+        step_operator: str | bool | None = None,
+        step_resources: dict[str, Any] | None = None,
+        image: dict[str, Any] | None = None,
+        timeout: int | None = None,
+        pending_timeout: int | None = None,
+        environment: dict[str, str] | None = None,
+        secrets: dict[str, str] | None = None,
+        settings: dict[str, Any] | None = None,
+        outputs: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(python_callable=python_callable, **kwargs)
+        self.stack = stack
+        self.step_operator = step_operator
+        self.step_resources = step_resources or {}
+        self.image = image or {}
+        self.timeout = timeout
+        self.pending_timeout = pending_timeout
+        self.environment = environment or {}
+        self.secrets = secrets or {}
+        self.settings = settings or {}
+        self.outputs = outputs
+        self._stop_launched: Callable[[], None] | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Run the step here, or launch its job and defer."""
+        stack = self._stack()
+        store = stack.artifact_store.open()
+        if not self.step_operator:
+            return self._run_in_worker(context, store)
+        component = stack.step_operator(self.step_operator).overridden(self.settings)
+        return self._launch(context, stack, store, component)
+
+    def resume(self, context: Context, event: dict[str, Any]) -> Any:
+        """Read the result that the job left, once it has ended.
+
+        :param event: what the trigger saw: ledger entry, status, tail of the log.
+        """
+        from airflow_stepops.jobs.ledger import LedgerEntry
+        from airflow_stepops.jobs.outcome import explain, judge
+        from airflow_stepops.triggers.job import status_from_document
+
+        entry = LedgerEntry.from_document(event["entry"])
+        status = status_from_document(event["status"])
+        store = self._stack().artifact_store.open()
+        result, problem = _read_result(store, entry.directory, entry.job_attempt)
+        outcome = judge(status, result, problem)
+        self._record_end(context, store, event, result, status)
+        if outcome.kind is None:
+            assert result is not None
+            return self._returned(result)
+        where = f"{entry.component['flavor']} job {entry.job_name}"
+        text = explain(outcome, where=where, result=result, log_tail=event["log_tail"], console_url=entry.console_url)
+        if outcome.final:
+            raise AirflowFailException(text)
+        raise JobFailedError(text, outcome.kind)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume; when the deferral itself timed out, stop the job first."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout as error:
+            job = self._stop_job_of(context)
+            raise JobFailedError(
+                f"job {job} ended with {EndKind.TIMEOUT.value}: it was still there {_NET_MARGIN} s after its deadlines; "
+                "it has been stopped.",
+                EndKind.TIMEOUT,
+            ) from error
+
+    def on_kill(self) -> None:
+        """Stop a job that was launched but not yet waited for, when the task is killed in the worker."""
+        if self._stop_launched is not None:
+            self._stop_launched()
+
+    def _stack(self) -> Stack:
+        from airflow_stepops.stacks.file import load
+
+        return load(near=source_file(self.python_callable).parent).stack(self.stack)
+
+    def _code_root(self, context: Context) -> Path:
+        bundle = getattr(context["ti"], "bundle_instance", None)
+        return code_root(source_file(self.python_callable), Path(bundle.path).resolve() if bundle else None)
+
+    def _spec(self, context: Context, store: ArtifactStore, arguments: Mapping[str, Any]) -> JobSpec:
+        from airflow_stepops.jobs.attempt import attempt_directory, task_directory
+        from airflow_stepops.runtime.call import encode_inputs
+
+        ti = context["ti"]
+        attempt = Attempt(
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
+            try_number=ti.try_number,
+        )
+        directory = attempt_directory(store.root, attempt)
+        args, kwargs = encode_inputs(
+            [_plain(value) for value in self.op_args],
+            {name: _plain(value) for name, value in {**arguments, **self.op_kwargs}.items()},
+            store,
+            directory,
+        )
+        return JobSpec(
+            attempt=attempt,
+            step=step_source(self.python_callable, self._code_root(context)),
+            root=store.root,
+            directory=directory,
+            args=args,
+            kwargs=kwargs,
+            outputs=self.outputs,
+            checkpoints=f"{task_directory(store.root, attempt)}/checkpoints",
+            environment=dict(self.environment),
+            secrets=dict(self.secrets),
+            timeout=self.timeout,
+        )
+
+    def _run_in_worker(self, context: Context, store: ArtifactStore) -> Any:
+        from airflow_stepops.runtime import modules
+        from airflow_stepops.runtime.call import run_step
+
+        submitted_at = time.time()
+        spec = self._spec(context, store, {})
+        function = functools.partial(self.python_callable, **self._from_context(context))
+        modules.alias(spec.step.module, inspect.getmodule(self.python_callable))
+        store.put(spec.uri, spec.to_json())
+        result = run_step(function, spec, store, reraise=True)
+        _tell(context, where="worker", submitted_at=submitted_at, **_facts_of(result))
+        return self._returned(result)
+
+    def _launch(
+        self, context: Context, stack: Stack, store: ArtifactStore, component: StepOperatorComponent
+    ) -> NoReturn:
+        from airflow_stepops.jobs.launch import Launcher
+
+        spec = self._spec(context, store, self._json_from_context(context))
+        built = self._ensure_image(context, stack, component)
+        request = self._request(spec, stack, built)
+        launcher = Launcher(store, _connect, lambda line: self.log.info("[stepops] %s", line))
+        self._stop_launched = functools.partial(_stop_by_name, component.connect(), request.name)
+        try:
+            launch = launcher.launch(spec, request, component.document())
+        except JobRefusedError as error:
+            raise AirflowFailException(f"{component.flavor} job {request.name} was refused: {error}") from error
+        self._defer(context, stack, launch, built)
+
+    def _ensure_image(self, context: Context, stack: Stack, component: StepOperatorComponent) -> BuiltImage:
+        from airflow_stepops.images.builder import ensure_image
+
+        return ensure_image(
+            options.from_dict(options.Image, self.image),
+            target=component.target(),
+            code_root=self._code_root(context),
+            dag_file=source_file(self.python_callable),
+            repository=stack.container_registry.open(),
+            builder=stack.image_builder,
+            report=lambda line: self.log.info("[stepops] %s", line),
+        )
+
+    def _request(self, spec: JobSpec, stack: Stack, built: BuiltImage) -> Any:
+        from airflow_stepops.jobs.attempt import job_name
+        from airflow_stepops.jobs.protocol import JobRequest
+
+        attempt = spec.attempt
+        return JobRequest(
+            name=job_name(spec.root, attempt),
+            attempt=attempt,
+            image=built.reference,
+            spec_uri=spec.uri,
+            environment=stack.artifact_store.job_environment(),
+            secrets=self.secrets,
+            resources=self.step_resources,
+            artifact_root=spec.root,
+            repository=stack.container_registry.open(),
+            timeout=self.timeout,
+            pending_timeout=self.pending_timeout,
+            labels={"dag_id": attempt.dag_id, "task_id": attempt.task_id, "run_id": attempt.run_id},
+        )
+
+    def _defer(self, context: Context, stack: Stack, launch: Launch, built: BuiltImage) -> NoReturn:
+        import dataclasses
+
+        from airflow_stepops.triggers.job import JobTrigger
+
+        entry = launch.entry
+        self.log.info("[stepops] waits for %s job %s", entry.component["flavor"], entry.job_name)
+        _tell(
+            context,
+            where=entry.component["flavor"],
+            step_operator=stack.step_operator(self.step_operator).name,
+            image=built.reference,
+            image_digest=built.digest,
+            uploaded_blobs=built.uploaded_blobs,
+            uploaded_bytes=built.uploaded_bytes,
+            job_id=entry.job_id,
+            job_name=entry.job_name,
+            console_url=entry.console_url,
+            component=entry.component,
+            submitted_at=launch.submitted_at,
+        )
+        net = None
+        if self.timeout is not None and self.pending_timeout is not None:
+            net = self.timeout + self.pending_timeout + _NET_MARGIN
+        self.defer(
+            trigger=JobTrigger(
+                entry=dataclasses.asdict(entry),
+                artifact_store=stack.artifact_store.document(),
+                submitted_at=launch.submitted_at,
+                timeout=self.timeout,
+                pending_timeout=self.pending_timeout,
+            ),
+            method_name="resume",
+            timeout=net,
+        )
+
+    def _record_end(
+        self, context: Context, store: ArtifactStore, event: dict[str, Any], result: JobResult | None, status: JobStatus
+    ) -> None:
+        import dataclasses
+
+        from airflow_stepops.jobs.ledger import Ledger, LedgerEntry
+
+        entry = LedgerEntry.from_document(event["entry"])
+        Ledger(store, entry.attempt).record(dataclasses.replace(entry, state=status.state.value))
+        facts = _facts_of(result) if result is not None else {"ended_at": status.ended_at}
+        _tell(context, **{**(_told(context) or {}), "job_metadata": dict(status.metadata), **facts})
+
+    def _stop_job_of(self, context: Context) -> str:
+        job = _told(context) or {}
+        if job.get("job_id"):
+            from airflow_stepops.jobs.launch import stop
+
+            stop(_connect(job["component"]), job["job_id"])
+        return str(job.get("job_name", "(unknown)"))
+
+    def _returned(self, result: JobResult) -> Any:
+        """Return what goes into XCom: small JSON values as themselves, references for all else."""
+        values: dict[str, Any] = {
+            name: result.values.get(name, reference) for name, reference in result.outputs.items()
+        }
+        return values if self.outputs is not None else next(iter(values.values()), None)
+
+    def _from_context(self, context: Context) -> dict[str, Any]:
+        """Return the context variables that the function asks for by parameter name, as TaskFlow does."""
+        signature = inspect.signature(self.python_callable)
+        given = signature.bind_partial(*self.op_args, **self.op_kwargs).arguments
+        return {name: context[name] for name in signature.parameters if name not in given and name in context}  # type: ignore[literal-required]
+
+    def _json_from_context(self, context: Context) -> dict[str, Any]:
+        """Return the same for a job, which can be given plain JSON values only."""
+        from airflow_stepops.runtime.spec import encode_value
+
+        values = {name: _plain(value) for name, value in self._from_context(context).items()}
+        for name, value in values.items():
+            try:
+                encode_value(value)
+            except TypeError as error:
+                raise StepDefinitionError(
+                    f"Step {self.task_id!r} asks for the context variable {name!r}, which is a {error} and exists "
+                    "only in Airflow: give the step an argument with a templated string, such as '{{ ds }}', instead."
+                ) from None
+        return values
+
+
+def _plain(value: Any) -> Any:
+    """Turn Airflow's lazy and wrapped values (mapped outputs, params) into plain ones."""
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, list, tuple)) and hasattr(value, "_xcom_arg"):
+        return list(value)
+    if type(value).__name__ == "ParamsDict":
+        return value.dump()
+    return value
+
+
+def _read_result(store: ArtifactStore, directory: str, attempt: Attempt) -> tuple[JobResult | None, str]:
+    """Return the valid result of the attempt, or why there is none."""
+    from airflow_stepops.errors import ArtifactNotFoundError, SpecError
+    from airflow_stepops.runtime.result import JobResult
+
+    uri = f"{directory}/result.json"
+    try:
+        return JobResult.from_json(store.get(uri), attempt), ""
+    except ArtifactNotFoundError:
+        return None, f"there is no result at {uri}"
+    except SpecError as error:
+        return None, f"the result at {uri} is not valid: {error}"
+
+
+def _facts_of(result: JobResult) -> dict[str, Any]:
+    return {
+        "started_at": result.started_at,
+        "ended_at": result.ended_at,
+        "metadata": result.metadata,
+        "outputs": {
+            name: {"type": reference.type, "size": reference.size, "uri": reference.uri, **_value(result, name)}
+            for name, reference in result.outputs.items()
+        },
+    }
+
+
+def _value(result: JobResult, name: str) -> dict[str, Any]:
+    return {"value": result.values[name]} if name in result.values else {}
+
+
+def _tell(context: Context, **facts: Any) -> None:
+    """Say in XCom where and how the step ran: read by links, the trigger's guard and people."""
+    context["ti"].xcom_push(key=JOB_KEY, value=facts)
+
+
+def _told(context: Context) -> dict[str, Any] | None:
+    ti = context["ti"]
+    told = ti.xcom_pull(task_ids=ti.task_id, key=JOB_KEY, map_indexes=ti.map_index)
+    return told if isinstance(told, dict) else None
+
+
+def _connect(document: Mapping[str, Any]) -> JobService:
+    from airflow_stepops.stacks.components import StepOperatorComponent
+    from airflow_stepops.stacks.flavors import component_from_document
+
+    component = component_from_document("step_operators", document)
+    assert isinstance(component, StepOperatorComponent)
+    return component.connect()
+
+
+def _stop_by_name(service: JobService, name: str) -> None:
+    status = service.find(name)
+    if status is not None and not status.state.ended:
+        service.cancel(status.id)

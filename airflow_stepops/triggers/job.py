@@ -1,0 +1,169 @@
+"""The trigger that waits for a step's job. Imported inside the triggerer's event loop: it stays light."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_stepops.errors import EndKind
+from airflow_stepops.jobs.launch import stop
+from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
+from airflow_stepops.jobs.logs import LogFollower
+from airflow_stepops.jobs.protocol import JobState, JobStatus
+from airflow_stepops.jobs.watcher import WatchedJob, Watcher, shared_watcher
+from airflow_stepops.links.job import JOB_KEY
+from airflow_stepops.stacks.components import ArtifactStoreComponent, StepOperatorComponent
+from airflow_stepops.stacks.flavors import component_from_document
+
+#: Before 3.3 a trigger learns of a person's action only by its cancellation.
+_HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
+
+_stopping: set[asyncio.Future[None]] = set()
+
+
+class JobTrigger(BaseTrigger):
+    """Waits until a job has ended, hands its log on, and stops it when a person ends the task.
+
+    :param entry: the JSON form of the attempt's :class:`~airflow_stepops.jobs.ledger.LedgerEntry`.
+    :param artifact_store: document of the artifact store component, which holds the ledger.
+    :param submitted_at: Unix time of the create call.
+    :param timeout: seconds the job may run, or ``None``.
+    :param pending_timeout: seconds the job may wait, or ``None``.
+    """
+
+    def __init__(
+        self,
+        entry: dict[str, Any],
+        artifact_store: dict[str, Any],
+        submitted_at: float,
+        timeout: int | None = None,
+        pending_timeout: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.entry = entry
+        self.artifact_store = artifact_store
+        self.submitted_at = submitted_at
+        self.timeout = timeout
+        self.pending_timeout = pending_timeout
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments. Airflow stores them as plain text: nothing secret is in them."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "entry": self.entry,
+                "artifact_store": self.artifact_store,
+                "submitted_at": self.submitted_at,
+                "timeout": self.timeout,
+                "pending_timeout": self.pending_timeout,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event: how the job ended (the JSON form of its status) and the tail of its log."""
+        try:
+            status, tail = await self._wait()
+        except asyncio.CancelledError:
+            if not _HAS_ON_KILL:
+                await self._stop_in_background()
+            raise
+        yield TriggerEvent({"entry": self.entry, "status": status_document(status), "log_tail": tail})
+
+    async def on_kill(self) -> None:
+        """Stop the job, if a person's action made it unwanted."""
+        await self._stop_in_background()
+
+    async def _wait(self) -> tuple[JobStatus, list[str]]:
+        watcher = self._watcher()
+        service = await watcher.service()
+        job = WatchedJob(self.entry["job_id"], self.submitted_at, self.timeout, self.pending_timeout)
+        follower = LogFollower(service, job.job_id, lambda line: self.log.info("%s", line))
+        following = asyncio.create_task(follower.follow())
+        try:
+            status = await watcher.wait(job, lambda line: self.log.info("[stepops] %s", line))
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+        await follower.drain()
+        return status, list(follower.tail)
+
+    def _watcher(self) -> Watcher:
+        component = self._component()
+        return shared_watcher(component.account_key(), component.connect)
+
+    def _component(self) -> StepOperatorComponent:
+        component = component_from_document("step_operators", self.entry["component"])
+        assert isinstance(component, StepOperatorComponent)
+        return component
+
+    async def _stop_in_background(self) -> None:
+        # Airflow 3.3 cancels the coroutine again every second, so the work is one thread that nobody can interrupt.
+        context = contextvars.copy_context()
+        stopping = asyncio.get_running_loop().run_in_executor(None, context.run, self._stop_if_unwanted)
+        _stopping.add(stopping)
+        stopping.add_done_callback(_stopping.discard)
+        await asyncio.shield(stopping)
+
+    def _stop_if_unwanted(self) -> None:
+        entry = LedgerEntry.from_document(self.entry)
+        if self._still_waited_for():
+            return
+        if not self._claim(entry):
+            self.log.info("[stepops] a later attempt goes on with the job: it is left running")
+            return
+        self.log.info("[stepops] the task was ended by a person: stopping job %s", entry.job_name)
+        stop(self._component().connect(), entry.job_id)
+
+    def _claim(self, entry: LedgerEntry) -> bool:
+        store = component_from_document("artifact_stores", self.artifact_store)
+        assert isinstance(store, ArtifactStoreComponent)
+        try:
+            return Ledger(store.open(), entry.attempt).claim(CANCEL)
+        except Exception as error:  # noqa: BLE001 - a store that is away must not keep an unwanted job running
+            self.log.warning("[stepops] cannot write the claim, stopping the job all the same: %s", error)
+            return True
+
+    def _still_waited_for(self) -> bool:
+        """Whether the task instance is still deferred on this very job.
+
+        A triggerer that stalled and lost its triggers is told of a kill that nobody asked for; after a clear, the
+        state alone may be that of the next try, so the job's id is compared too.
+        """
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+        from airflow.sdk.execution_time.xcom import XCom
+
+        ti = self.task_instance
+        try:
+            states = RuntimeTaskInstance.get_task_states(
+                dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+            )
+            key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+            if (states.get(ti.run_id) or {}).get(key) != "deferred":
+                return False
+            current = XCom.get_one(
+                key=JOB_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
+            )
+        except Exception as error:  # noqa: BLE001 - asked for a kill and unable to check: an unwanted job costs money
+            self.log.warning("[stepops] cannot check whether the task still waits: %s", error)
+            return False
+        return isinstance(current, dict) and current.get("job_id") == self.entry["job_id"]
+
+
+def status_document(status: JobStatus) -> dict[str, Any]:
+    """Return a status as JSON for the event."""
+    document = dataclasses.asdict(status)
+    document["state"] = status.state.value
+    document["kind"] = status.kind.value if status.kind else None
+    document["metadata"] = dict(status.metadata)
+    return document
+
+
+def status_from_document(document: Mapping[str, Any]) -> JobStatus:
+    """Rebuild a status from the JSON of the event."""
+    kind = document["kind"]
+    return JobStatus(**{**document, "state": JobState(document["state"]), "kind": EndKind(kind) if kind else None})
