@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from airflow.sdk.bases.decorator import task_decorator_factory
 from airflow.sdk.definitions._internal.contextmanager import DagContext
@@ -15,9 +15,6 @@ from airflow_stepops.errors import StepDefinitionError
 from airflow_stepops.operators.source import check_shippable, source_file
 from airflow_stepops.operators.step import StepTask
 from airflow_stepops.runtime.outputs import declared_outputs
-
-if TYPE_CHECKING:
-    from airflow.sdk import XComArg
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,17 +47,17 @@ class Step(Generic[P, R]):
 
     def override(self, **options: Any) -> Step[P, R]:
         """Return the step with other arguments of ``@step``."""
-        return type(self)(self.function, {**self._options, **check_options(options, self.__name__)})
+        return type(self)(self.function, {**self._options, **check_options(options, self.function.__name__)})
 
     def partial(self, **kwargs: Any) -> Any:
         """Fix some arguments of a mapped step; ``.expand()`` the rest."""
         return self._task_decorator().partial(**kwargs)
 
-    def expand(self, **kwargs: Any) -> XComArg:
+    def expand(self, **kwargs: Any) -> Any:
         """Map the step over lists, one task instance for each element."""
         return self._task_decorator().expand(**kwargs)
 
-    def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> XComArg:
+    def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> Any:
         """Map the step over a list of dicts of arguments."""
         return self._task_decorator().expand_kwargs(kwargs, strict=strict)
 

@@ -72,7 +72,7 @@ class LedgerEntry:
         attempts = {
             field: build(Attempt, document.get(field), f"ledger: {field}") for field in ("attempt", "job_attempt")
         }
-        return build(cls, {**document, **attempts}, "ledger")  # type: ignore[no-any-return]
+        return build(cls, {**document, **attempts}, "ledger")
 
 
 class Ledger:

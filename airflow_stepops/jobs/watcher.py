@@ -124,7 +124,7 @@ class Watcher:
 
     def _pause(self, failures: int) -> float:
         poll = self._service.poll_seconds if self._service else 1.0
-        return min(_LONGEST_PAUSE, poll * 2 ** min(failures, 12)) * random.uniform(0.5, 1.0)  # noqa: S311
+        return min(_LONGEST_PAUSE, poll * 2.0 ** min(failures, 12)) * random.uniform(0.5, 1.0)  # noqa: S311
 
     async def _look(self, service: JobService) -> None:
         if len(self._watches) == 1:

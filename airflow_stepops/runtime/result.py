@@ -75,7 +75,7 @@ class JobResult:
         if not isinstance(outputs, dict) or not all(isinstance(output, dict) for output in outputs.values()):
             raise SpecError("job result: outputs must be an object of references.")
         error = document.pop("error", None)
-        return build(  # type: ignore[no-any-return]
+        return build(
             cls,
             {
                 **document,

@@ -7,10 +7,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.errors import SpecError
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 
@@ -179,14 +181,14 @@ def read_document(data: bytes, what: str) -> dict[str, Any]:
     return document
 
 
-def build(cls: type[Any], document: Any, what: str) -> Any:
+def build(cls: type[T], document: Any, what: str) -> T:
     """Make a dataclass of a JSON object, checking names and types of its fields.
 
     :raises SpecError: naming the field.
     """
     if not isinstance(document, dict):
         raise SpecError(f"{what}: must be an object, not {type(document).__name__}.")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in document:
         if name not in fields:
             raise SpecError(f"{what}: unknown field {name!r}.")

@@ -1,0 +1,81 @@
+"""A job service in memory, for tests of what stands above the protocol: it counts calls and fails on demand."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from airflow_stepops.errors import JobNotFoundError, TransientServiceError
+from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus, LogChunk
+
+
+class InMemoryService(JobService):
+    """Jobs are what a test says they are. Calls are counted by name, sweeps and describes alike."""
+
+    poll_seconds = 0.01
+    seconds_between_calls = 0.0
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, JobStatus] = {}
+        self.changed_at: dict[str, float] = {}
+        self.lines: dict[str, list[str]] = {}
+        self.calls: Counter[str] = Counter()
+        self.failures: dict[str, int] = {}
+        self.requests: list[JobRequest] = []
+
+    def set(self, job_id: str, state: JobState, **facts: object) -> JobStatus:
+        status = self.jobs.get(job_id) or JobStatus(job_id, state, created_at=time.time())
+        self.jobs[job_id] = dataclasses.replace(status, state=state, **facts)  # type: ignore[arg-type]
+        self.changed_at[job_id] = time.time()
+        return self.jobs[job_id]
+
+    def submit(self, request: JobRequest) -> JobStatus:
+        self._count("submit")
+        if request.name not in self.jobs:
+            self.requests.append(request)
+            self.set(request.name, JobState.PENDING)
+        self._fail("submit answer")
+        return self.jobs[request.name]
+
+    def find(self, name: str) -> JobStatus | None:
+        self._count("find")
+        return self.jobs.get(name)
+
+    def describe(self, job_id: str) -> JobStatus:
+        self._count("describe")
+        if job_id not in self.jobs:
+            raise JobNotFoundError(job_id)
+        return self.jobs[job_id]
+
+    def changed(self, since: float) -> Mapping[str, JobStatus]:
+        self._count("changed")
+        return {job_id: self.jobs[job_id] for job_id, at in self.changed_at.items() if at >= since}
+
+    def cancel(self, job_id: str) -> None:
+        self._count("cancel")
+        if job_id in self.jobs and not self.jobs[job_id].state.ended:
+            self.set(job_id, JobState.STOPPED)
+
+    def logs(self, job_id: str, cursor: str = "", limit: int = 1000) -> LogChunk:
+        self._count("logs")
+        start = int(cursor or 0)
+        lines = self.lines.get(job_id, [])[start : start + limit]
+        return LogChunk(lines, str(start + len(lines)), more=start + len(lines) < len(self.lines.get(job_id, [])))
+
+    def console_url(self, job_id: str) -> str:
+        return f"https://console.example.com/{job_id}"
+
+    def fail(self, call: str, times: int) -> None:
+        """Let the next calls of this name fail as a throttled service does."""
+        self.failures[call] = times
+
+    def _count(self, call: str) -> None:
+        self.calls[call] += 1
+        self._fail(call)
+
+    def _fail(self, call: str) -> None:
+        if self.failures.get(call, 0) > 0:
+            self.failures[call] -= 1
+            raise TransientServiceError(f"{call}: throttled")

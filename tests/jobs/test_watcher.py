@@ -1,0 +1,227 @@
+"""The watcher: few calls, patience, deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from airflow_stepops.errors import EndKind
+from airflow_stepops.jobs.logs import LogFollower
+from airflow_stepops.jobs.protocol import JobState, JobStatus
+from airflow_stepops.jobs.watcher import WatchedJob, Watcher, shared_watcher
+from tests.jobs.stand_in import InMemoryService
+
+
+def watched(job_id: str, **limits: Any) -> WatchedJob:
+    return WatchedJob(job_id, submitted_at=time.time(), **limits)
+
+
+def run(body: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    async def bounded() -> Any:
+        async with asyncio.timeout(20):
+            return await body()
+
+    return asyncio.run(bounded())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.002)
+
+
+def quiet(_: str) -> None:
+    """Ignore what a watcher says."""
+
+
+def test_one_job_is_described_and_its_end_is_returned() -> None:
+    service = InMemoryService()
+    service.set("a", JobState.RUNNING)
+    said: list[str] = []
+
+    async def body() -> JobStatus:
+        waiting = asyncio.create_task(Watcher(lambda: service).wait(watched("a"), said.append))
+        await until(lambda: service.calls["describe"] > 1)
+        service.set("a", JobState.SUCCEEDED, exit_code=0)
+        return await waiting
+
+    assert run(body).state is JobState.SUCCEEDED
+    assert service.calls["changed"] == 0
+    assert said == ["job is running", "job is succeeded"]
+
+
+def test_a_thousand_jobs_cost_one_call_a_look_and_one_describe_for_each_end() -> None:
+    service = InMemoryService()
+    names = [f"job-{number}" for number in range(1000)]
+    for name in names:
+        service.set(name, JobState.RUNNING)
+
+    async def body() -> list[JobStatus]:
+        watcher = Watcher(lambda: service)
+        waiting = [asyncio.create_task(watcher.wait(watched(name), quiet)) for name in names]
+        await until(lambda: service.calls["changed"] >= 5)
+        looks_before_the_end = service.calls["changed"]
+        assert service.calls["describe"] == 0
+        for name in names:
+            service.set(name, JobState.SUCCEEDED)
+        statuses = await asyncio.gather(*waiting)
+        assert service.calls["changed"] <= looks_before_the_end + 3
+        return statuses
+
+    assert {status.state for status in run(body)} == {JobState.SUCCEEDED}
+    assert service.calls["describe"] == 1000
+
+
+def test_throttling_never_ends_a_job_that_still_runs() -> None:
+    service = InMemoryService()
+    service.set("a", JobState.RUNNING)
+    service.fail("describe", 4)
+    said: list[str] = []
+
+    async def body() -> JobStatus:
+        waiting = asyncio.create_task(Watcher(lambda: service).wait(watched("a"), said.append))
+        await until(lambda: "job is running" in said)
+        service.set("a", JobState.SUCCEEDED)
+        return await waiting
+
+    assert run(body).state is JobState.SUCCEEDED
+    assert said[0] == "cannot ask for the state of the job, trying again: describe: throttled"
+    assert said.count(said[0]) == 1
+
+
+def test_a_service_that_cannot_be_connected_for_now_is_tried_again() -> None:
+    service = InMemoryService()
+    service.set("a", JobState.SUCCEEDED)
+    attempts: list[int] = []
+
+    def connect() -> InMemoryService:
+        attempts.append(1)
+        if len(attempts) < 2:
+            raise OSError("no route")
+        return service
+
+    said: list[str] = []
+    assert run(lambda: Watcher(connect).wait(watched("a"), said.append)).state is JobState.SUCCEEDED
+    assert "no route" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "limits", "kind"),
+    [
+        (JobState.RUNNING, {"timeout": 0}, EndKind.TIMEOUT),
+        (JobState.PENDING, {"pending_timeout": 0}, EndKind.CAPACITY),
+    ],
+)
+def test_a_deadline_that_the_service_does_not_keep_is_kept_by_the_watcher(
+    state: JobState, limits: dict[str, int], kind: EndKind
+) -> None:
+    service = InMemoryService()
+    service.set("a", state, started_at=time.time() - 1)
+    job = WatchedJob("a", submitted_at=time.time() - 1, **limits)
+    status = run(lambda: Watcher(lambda: service).wait(job, quiet))
+    assert (status.state, status.kind) == (JobState.STOPPED, kind)
+    assert service.calls["cancel"] == 1
+
+
+def test_waiting_for_capacity_does_not_count_as_running() -> None:
+    service = InMemoryService()
+    service.set("a", JobState.PENDING)
+
+    async def body() -> JobStatus:
+        job = WatchedJob("a", submitted_at=time.time() - 100, timeout=50)
+        waiting = asyncio.create_task(Watcher(lambda: service).wait(job, quiet))
+        await until(lambda: service.calls["describe"] >= 3)
+        assert service.calls["cancel"] == 0
+        service.set("a", JobState.RUNNING, started_at=time.time())
+        seen = service.calls["describe"]
+        await until(lambda: service.calls["describe"] >= seen + 3)
+        assert service.calls["cancel"] == 0
+        service.set("a", JobState.SUCCEEDED)
+        return await waiting
+
+    assert run(body).state is JobState.SUCCEEDED
+
+
+def test_a_job_that_the_service_forgot_ends_as_an_infrastructure_failure() -> None:
+    service = InMemoryService()
+    status = run(lambda: Watcher(lambda: service).wait(watched("gone"), quiet))
+    assert status.kind is EndKind.INFRASTRUCTURE
+    assert "does not know the job" in status.reason
+    assert service.calls["describe"] == 3
+
+
+def test_a_waiter_that_is_cancelled_leaves_the_job_and_the_others_alone() -> None:
+    service = InMemoryService()
+    for name in ("a", "b"):
+        service.set(name, JobState.RUNNING)
+
+    async def body() -> JobStatus:
+        watcher = Watcher(lambda: service)
+        leaving = asyncio.create_task(watcher.wait(watched("a"), quiet))
+        staying = asyncio.create_task(watcher.wait(watched("b"), quiet))
+        await until(lambda: service.calls["changed"] >= 1)
+        leaving.cancel()
+        service.set("b", JobState.SUCCEEDED)
+        return await staying
+
+    assert run(body).id == "b"
+    assert service.calls["cancel"] == 0
+
+
+def test_triggers_of_one_account_share_a_watcher_and_those_of_another_do_not() -> None:
+    async def body() -> bool:
+        first = shared_watcher("local:here", InMemoryService)
+        assert shared_watcher("local:elsewhere", InMemoryService) is not first
+        return shared_watcher("local:here", InMemoryService) is first
+
+    assert run(body)
+
+
+def test_the_calls_of_a_process_keep_the_distance_that_the_service_asks_for() -> None:
+    class Paced(InMemoryService):
+        seconds_between_calls = 0.05
+
+    service = Paced()
+    for name in ("a", "b", "c"):
+        service.set(name, JobState.SUCCEEDED)
+
+    async def body() -> float:
+        watcher = Watcher(lambda: service)
+        started = time.monotonic()
+        await asyncio.gather(*(watcher.wait(watched(name), quiet) for name in ("a", "b", "c")))
+        return time.monotonic() - started
+
+    # One sweep and three describes: three distances at the least.
+    assert run(body) >= 3 * 0.05
+
+
+def test_a_log_is_followed_and_drained_without_loss_or_repetition() -> None:
+    service = InMemoryService()
+    service.lines["a"] = [f"line {number}" for number in range(1200)]
+    seen: list[str] = []
+
+    async def body() -> list[str]:
+        follower = LogFollower(service, "a", seen.append)
+        following = asyncio.create_task(follower.follow())
+        await until(lambda: len(seen) >= 1000)
+        service.lines["a"] += [f"line {number}" for number in range(1200, 3000)]
+        following.cancel()
+        await asyncio.wait([following])
+        service.fail("logs", 2)
+        await follower.drain()
+        return list(follower.tail)
+
+    tail = run(body)
+    assert seen == [f"line {number}" for number in range(3000)]
+    assert tail == seen[-20:]
+
+
+def test_a_log_that_stays_unreadable_is_said_and_does_not_fail_the_step() -> None:
+    service = InMemoryService()
+    service.fail("logs", 1000)
+    seen: list[str] = []
+    run(lambda: LogFollower(service, "a", seen.append).drain())
+    assert seen == ["the log of the job is not complete here: logs: throttled"]
