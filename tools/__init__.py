@@ -1,0 +1,1 @@
+"""Commands around the product: a local Airflow, the demo, the benchmark runner."""
