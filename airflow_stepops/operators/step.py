@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import time
@@ -10,14 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.bases.decorator import DecoratedOperator
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferralTimeout
 
 from airflow_stepops import options
-from airflow_stepops.errors import EndKind, JobFailedError, JobRefusedError, StepDefinitionError
-from airflow_stepops.links.job import JOB_KEY, JobLink
+from airflow_stepops.errors import EndKind, JobFailedError, JobRefusedError
+from airflow_stepops.links.job import JobLink
+from airflow_stepops.operators.arguments import check_json, from_context, plain
+from airflow_stepops.operators.record import facts_of, tell, told
 from airflow_stepops.operators.references import allow_references
 from airflow_stepops.operators.source import code_root, source_file, step_source
+from airflow_stepops.operators.versions import AirflowFailException, TaskDeferralTimeout
 from airflow_stepops.runtime.spec import Attempt, JobSpec
+from airflow_stepops.stacks.components import ArtifactStoreComponent, StepOperatorComponent
+from airflow_stepops.stacks.flavors import typed_component
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -27,7 +32,6 @@ if TYPE_CHECKING:
     from airflow_stepops.jobs.launch import Launch
     from airflow_stepops.jobs.protocol import JobService, JobStatus
     from airflow_stepops.runtime.result import JobResult
-    from airflow_stepops.stacks.components import StepOperatorComponent
     from airflow_stepops.stacks.models import Stack
 
 #: Seconds that a job may overstay its own deadlines before Airflow itself ends the deferral.
@@ -105,7 +109,7 @@ class StepTask(DecoratedOperator):
 
         entry = LedgerEntry.from_document(event["entry"])
         status = status_from_document(event["status"])
-        store = self._stack().artifact_store.open()
+        store = typed_component("artifact_stores", event["artifact_store"], ArtifactStoreComponent).open()
         result, problem = _read_result(store, entry.directory, entry.job_attempt)
         outcome = judge(status, result, problem)
         self._record_end(context, store, event, result, status)
@@ -114,9 +118,7 @@ class StepTask(DecoratedOperator):
             return self._returned(result)
         where = f"{entry.component['flavor']} job {entry.job_name}"
         text = explain(outcome, where=where, result=result, log_tail=event["log_tail"], console_url=entry.console_url)
-        if outcome.final:
-            raise AirflowFailException(text)
-        raise JobFailedError(text, outcome.kind)
+        raise _failure(text, outcome.kind)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; when the deferral itself timed out, stop the job first."""
@@ -124,11 +126,8 @@ class StepTask(DecoratedOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout as error:
             job = self._stop_job_of(context)
-            raise JobFailedError(
-                f"job {job} ended with {EndKind.TIMEOUT.value}: it was still there {_NET_MARGIN} s after its deadlines; "
-                "it has been stopped.",
-                EndKind.TIMEOUT,
-            ) from error
+            text = f"job {job} ended with timeout: it was still there {_NET_MARGIN} s after its deadlines, and was stopped."
+            raise JobFailedError(text, EndKind.TIMEOUT) from error
 
     def on_kill(self) -> None:
         """Stop a job that was launched but not yet waited for, when the task is killed in the worker."""
@@ -158,8 +157,8 @@ class StepTask(DecoratedOperator):
         )
         directory = attempt_directory(store.root, attempt)
         args, kwargs = encode_inputs(
-            [_plain(value) for value in self.op_args],
-            {name: _plain(value) for name, value in {**arguments, **self.op_kwargs}.items()},
+            [plain(value) for value in self.op_args],
+            {name: plain(value) for name, value in {**arguments, **self.op_kwargs}.items()},
             store,
             directory,
         )
@@ -183,11 +182,11 @@ class StepTask(DecoratedOperator):
 
         submitted_at = time.time()
         spec = self._spec(context, store, {})
-        function = functools.partial(self.python_callable, **self._from_context(context))
+        function = functools.partial(self.python_callable, **self._context_arguments(context))
         modules.alias(spec.step.module, inspect.getmodule(self.python_callable))
         store.put(spec.uri, spec.to_json())
         result = run_step(function, spec, store, reraise=True)
-        _tell(context, where="worker", submitted_at=submitted_at, **_facts_of(result))
+        tell(context, where="worker", submitted_at=submitted_at, **facts_of(result))
         return self._returned(result)
 
     def _launch(
@@ -195,7 +194,9 @@ class StepTask(DecoratedOperator):
     ) -> NoReturn:
         from airflow_stepops.jobs.launch import Launcher
 
-        spec = self._spec(context, store, self._json_from_context(context))
+        arguments = {name: plain(value) for name, value in self._context_arguments(context).items()}
+        check_json(arguments, self.task_id)
+        spec = self._spec(context, store, arguments)
         built = self._ensure_image(context, stack, component)
         request = self._request(spec, stack, built)
         launcher = Launcher(store, _connect, lambda line: self.log.info("[stepops] %s", line))
@@ -203,7 +204,7 @@ class StepTask(DecoratedOperator):
         try:
             launch = launcher.launch(spec, request, component.document())
         except JobRefusedError as error:
-            raise AirflowFailException(f"{component.flavor} job {request.name} was refused: {error}") from error
+            raise _failure(f"{component.flavor} job {request.name} was refused: {error}", error.kind) from error
         self._defer(context, stack, launch, built)
 
     def _ensure_image(self, context: Context, stack: Stack, component: StepOperatorComponent) -> BuiltImage:
@@ -240,13 +241,11 @@ class StepTask(DecoratedOperator):
         )
 
     def _defer(self, context: Context, stack: Stack, launch: Launch, built: BuiltImage) -> NoReturn:
-        import dataclasses
-
         from airflow_stepops.triggers.job import JobTrigger
 
         entry = launch.entry
         self.log.info("[stepops] waits for %s job %s", entry.component["flavor"], entry.job_name)
-        _tell(
+        tell(
             context,
             where=entry.component["flavor"],
             step_operator=stack.step_operator(self.step_operator).name,
@@ -278,22 +277,23 @@ class StepTask(DecoratedOperator):
     def _record_end(
         self, context: Context, store: ArtifactStore, event: dict[str, Any], result: JobResult | None, status: JobStatus
     ) -> None:
-        import dataclasses
-
         from airflow_stepops.jobs.ledger import Ledger, LedgerEntry
 
         entry = LedgerEntry.from_document(event["entry"])
         Ledger(store, entry.attempt).record(dataclasses.replace(entry, state=status.state.value))
-        facts = _facts_of(result) if result is not None else {"ended_at": status.ended_at}
-        _tell(context, **{**(_told(context) or {}), "job_metadata": dict(status.metadata), **facts})
+        facts = facts_of(result) if result is not None else {"ended_at": status.ended_at}
+        tell(context, job_metadata=dict(status.metadata), **facts)
 
     def _stop_job_of(self, context: Context) -> str:
-        job = _told(context) or {}
+        job = told(context)
         if job.get("job_id"):
             from airflow_stepops.jobs.launch import stop
 
             stop(_connect(job["component"]), job["job_id"])
         return str(job.get("job_name", "(unknown)"))
+
+    def _context_arguments(self, context: Context) -> dict[str, Any]:
+        return from_context(self.python_callable, self.op_args, self.op_kwargs, context)
 
     def _returned(self, result: JobResult) -> Any:
         """Return what goes into XCom: small JSON values as themselves, references for all else."""
@@ -301,36 +301,6 @@ class StepTask(DecoratedOperator):
             name: result.values.get(name, reference) for name, reference in result.outputs.items()
         }
         return values if self.outputs is not None else next(iter(values.values()), None)
-
-    def _from_context(self, context: Context) -> dict[str, Any]:
-        """Return the context variables that the function asks for by parameter name, as TaskFlow does."""
-        signature = inspect.signature(self.python_callable)
-        given = signature.bind_partial(*self.op_args, **self.op_kwargs).arguments
-        return {name: context[name] for name in signature.parameters if name not in given and name in context}  # type: ignore[literal-required]
-
-    def _json_from_context(self, context: Context) -> dict[str, Any]:
-        """Return the same for a job, which can be given plain JSON values only."""
-        from airflow_stepops.runtime.spec import encode_value
-
-        values = {name: _plain(value) for name, value in self._from_context(context).items()}
-        for name, value in values.items():
-            try:
-                encode_value(value)
-            except TypeError as error:
-                raise StepDefinitionError(
-                    f"Step {self.task_id!r} asks for the context variable {name!r}, which is a {error} and exists "
-                    "only in Airflow: give the step an argument with a templated string, such as '{{ ds }}', instead."
-                ) from None
-        return values
-
-
-def _plain(value: Any) -> Any:
-    """Turn Airflow's lazy and wrapped values (mapped outputs, params) into plain ones."""
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, list, tuple)) and hasattr(value, "_xcom_arg"):
-        return list(value)
-    if type(value).__name__ == "ParamsDict":
-        return value.dump()
-    return value
 
 
 def _read_result(store: ArtifactStore, directory: str, attempt: Attempt) -> tuple[JobResult | None, str]:
@@ -347,40 +317,15 @@ def _read_result(store: ArtifactStore, directory: str, attempt: Attempt) -> tupl
         return None, f"the result at {uri} is not valid: {error}"
 
 
-def _facts_of(result: JobResult) -> dict[str, Any]:
-    return {
-        "started_at": result.started_at,
-        "ended_at": result.ended_at,
-        "metadata": result.metadata,
-        "outputs": {
-            name: {"type": reference.type, "size": reference.size, "uri": reference.uri, **_value(result, name)}
-            for name, reference in result.outputs.items()
-        },
-    }
+def _failure(text: str, kind: EndKind) -> Exception:
+    """Return the exception for an end: one that Airflow does not retry when a retry cannot help."""
+    from airflow_stepops.jobs.outcome import FINAL_KINDS
 
-
-def _value(result: JobResult, name: str) -> dict[str, Any]:
-    return {"value": result.values[name]} if name in result.values else {}
-
-
-def _tell(context: Context, **facts: Any) -> None:
-    """Say in XCom where and how the step ran: read by links, the trigger's guard and people."""
-    context["ti"].xcom_push(key=JOB_KEY, value=facts)
-
-
-def _told(context: Context) -> dict[str, Any] | None:
-    ti = context["ti"]
-    told = ti.xcom_pull(task_ids=ti.task_id, key=JOB_KEY, map_indexes=ti.map_index)
-    return told if isinstance(told, dict) else None
+    return AirflowFailException(text) if kind in FINAL_KINDS else JobFailedError(text, kind)
 
 
 def _connect(document: Mapping[str, Any]) -> JobService:
-    from airflow_stepops.stacks.components import StepOperatorComponent
-    from airflow_stepops.stacks.flavors import component_from_document
-
-    component = component_from_document("step_operators", document)
-    assert isinstance(component, StepOperatorComponent)
-    return component.connect()
+    return typed_component("step_operators", document, StepOperatorComponent).connect()
 
 
 def _stop_by_name(service: JobService, name: str) -> None:

@@ -72,7 +72,12 @@ class JobTrigger(BaseTrigger):
             if not _HAS_ON_KILL:
                 await self._stop_in_background()
             raise
-        event = {"entry": self.entry, "status": status_document(status), "log_tail": tail}
+        event = {
+            "entry": self.entry,
+            "artifact_store": self.artifact_store,
+            "status": status_document(status),
+            "log_tail": tail,
+        }
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:

@@ -1,0 +1,12 @@
+"""What moved between the supported versions of Airflow."""
+
+from __future__ import annotations
+
+try:
+    from airflow.sdk import serde
+    from airflow.sdk.exceptions import AirflowFailException, TaskDeferralTimeout
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import AirflowFailException, TaskDeferralTimeout  # type: ignore[no-redef]
+    from airflow.serialization import serde  # type: ignore[attr-defined,no-redef]
+
+__all__ = ["AirflowFailException", "TaskDeferralTimeout", "serde"]
