@@ -107,7 +107,7 @@ class InProcessAirflow:
         bag = BundleDagBag(dag_folder=self.dags, bundle_path=self.dags, bundle_name="dags-folder")
         assert not bag.import_errors, "\n".join(bag.import_errors.values())
         assert dag_id in bag.dags, f"there is no DAG {dag_id!r} in {sorted(bag.dags)}"
-        return bag.dags[dag_id]  # type: ignore[return-value]
+        return bag.dags[dag_id]
 
     def import_errors(self) -> dict[str, str]:
         """Return the tracebacks of the DAG files that cannot be imported, by file name."""

@@ -92,6 +92,12 @@ class AirflowClient:
         """Return a run: ``state``, ``start_date``, ``end_date`` …"""
         return dict(self.request("GET", f"dags/{dag_id}/dagRuns/{run_id}"))
 
+    def end_unfinished_runs(self, dag_id: str) -> None:
+        """Mark the runs failed that have not finished, such as those of an Airflow that was stopped in the middle."""
+        path = f"dags/{dag_id}/dagRuns"
+        for run in self.request("GET", path, params={"state": ["queued", "running"]})["dag_runs"]:
+            self.request("PATCH", f"{path}/{run['dag_run_id']}", json={"state": "failed"})
+
     def wait(
         self,
         dag_id: str,
@@ -175,10 +181,8 @@ class AirflowClient:
         answer = self.request("GET", path, params={"map_index": map_index, "full_content": True})
         return [_text(event) for event in answer["content"]]
 
-    def xcom(
-        self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1
-    ) -> dict[str, Any] | Any:
-        """Return the value of an XCom, ``None`` when there is none."""
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """Return the stored JSON of an XCom, ``None`` when there is none."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         try:
             return self.request("GET", path, params={"map_index": map_index, "deserialize": False})["value"]

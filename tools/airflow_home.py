@@ -20,6 +20,7 @@ block is left or the caller dies, jobs of the ``local`` step operator among them
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -30,7 +31,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tools.airflow_client import AirflowClient
 
@@ -45,10 +46,11 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
 }
 
 _TOOLS = Path(__file__).parent
+_LOCK_SECONDS = 15.0
 
 
 class AirflowStartError(Exception):
-    """A part of Airflow could not be started; the message ends with the tail of its log."""
+    """A part of Airflow could not be started, or has ended; the message ends with the tail of its log."""
 
 
 class LocalAirflow:
@@ -81,17 +83,19 @@ class LocalAirflow:
 
         :raises AirflowStartError: if one ends, or the time runs out.
         """
-        passwords = self.home / "passwords.json"
-        passwords.write_text(json.dumps({LOGIN: PASSWORD}))
+        with (self.home / "lock").open("w") as lock:
+            self._wait_for(lock)
+            self._keeper = subprocess.Popen(
+                [sys.executable, _TOOLS / "process_keeper.py"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=self.environment,
+                start_new_session=True,
+                pass_fds=[lock.fileno()],
+            )
+        (self.home / "passwords.json").write_text(json.dumps({LOGIN: PASSWORD}))
         self._migrate()
-        self._keeper = subprocess.Popen(
-            [sys.executable, _TOOLS / "process_keeper.py"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=self.environment,
-            start_new_session=True,
-        )
         for component in COMPONENTS:
             self.start(component)
         self._wait_until_healthy(timeout)
@@ -135,6 +139,28 @@ class LocalAirflow:
                 raise AirflowStartError(f"There is no DAG {dag_id!r} after {timeout:.0f} s. {problems}")
             time.sleep(0.5)
 
+    def check(self) -> None:
+        """Check that every component runs.
+
+        :raises AirflowStartError: naming the one that ended.
+        """
+        for component, code in self._ask(do="status").items():
+            if code is not None:
+                raise AirflowStartError(f"{component} ended with {code}:\n{_tail(self._log_file(component))}")
+
+    def _wait_for(self, lock: IO[str]) -> None:
+        """Take the home's lock, which the keeper holds until the last process is gone."""
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise AirflowStartError(f"Another Airflow runs in {self.home}: stop it first.") from None
+                time.sleep(0.1)
+            else:
+                return
+
     def _migrate(self) -> None:
         """Bring the database to the schema of the installed Airflow, once for each version."""
         done = self.home / "migrated"
@@ -153,9 +179,7 @@ class LocalAirflow:
         deadline = time.monotonic() + timeout
         health: Mapping[str, str | None] = {}
         while len(health) < 4 or set(health.values()) != {"healthy"}:
-            for component, code in self._ask(do="status").items():
-                if code is not None:
-                    raise AirflowStartError(f"{component} ended with {code}:\n{_tail(self._log_file(component))}")
+            self.check()
             if time.monotonic() > deadline:
                 raise AirflowStartError(f"Airflow is not healthy after {timeout:.0f} s: {dict(health)}")
             time.sleep(0.25)

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,11 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     _adopt_orphans()
     keeper = ProcessKeeper()
-    actions = {"start": keeper.start, "stop": keeper.stop, "status": keeper.status}
+    actions: dict[str, Callable[..., dict[str, Any]]] = {
+        "start": keeper.start,
+        "stop": keeper.stop,
+        "status": keeper.status,
+    }
     try:
         for line in sys.stdin:
             request = json.loads(line)
