@@ -47,6 +47,7 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
 
 _TOOLS = Path(__file__).parent
 _LOCK_SECONDS = 15.0
+_GRACE_SECONDS = 5.0
 
 
 class AirflowStartError(Exception):
@@ -86,7 +87,7 @@ class LocalAirflow:
         with (self.home / "lock").open("w") as lock:
             self._wait_for(lock)
             self._keeper = subprocess.Popen(
-                [sys.executable, _TOOLS / "process_keeper.py"],
+                [sys.executable, _TOOLS / "process_keeper.py", str(_GRACE_SECONDS)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -1,13 +1,14 @@
 """Starts and stops processes on behalf of a parent, and leaves none behind when the parent goes away.
 
-Run as a process with pipes for its standard input and output. Each request is one JSON line, and so is each answer:
+Run as a process with pipes for its standard input and output; its argument is the seconds that processes have to end
+before they are killed. Each request is one JSON line, and so is each answer:
 
 * ``{"do": "start", "name": …, "command": […], "log": path}`` → ``{"pid": …}``
 * ``{"do": "stop", "name": …}`` → ``{"returncode": …}``
 * ``{"do": "status"}`` → ``{name: exit code, or null while it runs}``
 
-When the input ends, because the parent closed it or died, everything is stopped: each process with its group by
-SIGTERM, then by SIGKILL, and at last whatever they started in sessions of their own.
+When the input ends, because the parent closed it or died, everything is stopped: each process by SIGTERM,
+then with its group by SIGKILL, and at last whatever they started in sessions of their own.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from typing import Any
 import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36
-_GRACE_SECONDS = 5.0
 
 
 class ProcessKeeper:
-    """The processes of one parent, by name."""
+    """The processes of one parent, by name.
 
-    def __init__(self) -> None:
+    :param grace: seconds between SIGTERM and SIGKILL.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: list[str], log: str) -> dict[str, Any]:
@@ -48,7 +52,7 @@ class ProcessKeeper:
     def stop(self, name: str) -> dict[str, Any]:
         """Stop one process with its group."""
         process = self._processes.pop(name)
-        _stop_groups([process])
+        _stop_groups([process], self._grace)
         return {"returncode": process.returncode}
 
     def status(self) -> dict[str, Any]:
@@ -57,7 +61,7 @@ class ProcessKeeper:
 
     def stop_all(self) -> None:
         """Stop everything, in the end also what left its group."""
-        _stop_groups(list(self._processes.values()))
+        _stop_groups(list(self._processes.values()), self._grace)
         left = psutil.Process().children(recursive=True)
         for process in left:
             with suppress(psutil.NoSuchProcess):
@@ -65,21 +69,17 @@ class ProcessKeeper:
         psutil.wait_procs(left, timeout=5)
 
 
-def _stop_groups(processes: list[subprocess.Popen[bytes]]) -> None:
+def _stop_groups(processes: list[subprocess.Popen[bytes]], grace: float) -> None:
     for process in processes:
-        _signal_group(process.pid, signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE_SECONDS
+        process.terminate()  # alone: each tells its children in its own way
+    deadline = time.monotonic() + grace
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=max(0.0, deadline - time.monotonic()))
     for process in processes:
-        _signal_group(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _signal_group(group: int, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
 
 
 def _adopt_orphans() -> None:
@@ -93,7 +93,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _adopt_orphans()
-    keeper = ProcessKeeper()
+    keeper = ProcessKeeper(float(sys.argv[1]))
     actions: dict[str, Callable[..., dict[str, Any]]] = {
         "start": keeper.start,
         "stop": keeper.stop,
