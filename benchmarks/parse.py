@@ -27,11 +27,14 @@ HEAVY = ("boto3", "botocore", "google.cloud", "azure", "docker", "obstore", "pan
 _STACK_FILE = """\
 version: 1
 active: here
+step_operators:
+  small: {flavor: local}
+  large: {flavor: local}
 stacks:
   here:
-    step_operators:
-      small: {flavor: local}
-      large: {flavor: local}
+    artifact_store: local
+    container_registry: local
+    step_operators: [small, large]
 """
 
 _PIPELINE = """\
