@@ -16,10 +16,15 @@ def get(key: str) -> str | None:
     value = os.environ.get(f"STEPOPS_{key.upper()}")
     if value:
         return value
+    return airflow("stepops", key)
+
+
+def airflow(section: str, key: str) -> str | None:
+    """Return an option of airflow.cfg, or of its variable where Airflow is not loaded; ``None`` when it is not set."""
     configuration = sys.modules.get("airflow.configuration")
     if configuration is not None:
-        return configuration.conf.get("stepops", key, fallback=None) or None
-    return os.environ.get(f"AIRFLOW__STEPOPS__{key.upper()}") or None
+        return configuration.conf.get(section, key, fallback=None) or None
+    return os.environ.get(f"AIRFLOW__{section.upper()}__{key.upper()}") or None
 
 
 def home() -> Path:

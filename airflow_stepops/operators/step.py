@@ -22,7 +22,7 @@ from airflow_stepops.operators.source import code_root, source_file, step_source
 from airflow_stepops.operators.versions import AirflowFailException, TaskDeferralTimeout
 from airflow_stepops.runtime.spec import Attempt, JobSpec
 from airflow_stepops.stacks.components import ArtifactStoreComponent, StepOperatorComponent
-from airflow_stepops.stacks.flavors import typed_component
+from airflow_stepops.stacks.flavors import component_from_document
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -109,7 +109,7 @@ class StepTask(DecoratedOperator):
 
         entry = LedgerEntry.from_document(event["entry"])
         status = status_from_document(event["status"])
-        store = typed_component("artifact_stores", event["artifact_store"], ArtifactStoreComponent).open()
+        store = component_from_document(ArtifactStoreComponent, event["artifact_store"]).open()
         result, problem = _read_result(store, entry.directory, entry.job_attempt)
         outcome = judge(status, result, problem)
         self._record_end(context, store, event, result, status)
@@ -126,7 +126,7 @@ class StepTask(DecoratedOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout as error:
             job = self._stop_job_of(context)
-            text = f"job {job} ended with timeout: it was still there {_NET_MARGIN} s after its deadlines, and was stopped."
+            text = f"job {job} ended with timeout: it was there {_NET_MARGIN} s after its deadlines, and was stopped."
             raise JobFailedError(text, EndKind.TIMEOUT) from error
 
     def on_kill(self) -> None:
@@ -325,7 +325,7 @@ def _failure(text: str, kind: EndKind) -> Exception:
 
 
 def _connect(document: Mapping[str, Any]) -> JobService:
-    return typed_component("step_operators", document, StepOperatorComponent).connect()
+    return component_from_document(StepOperatorComponent, document).connect()
 
 
 def _stop_by_name(service: JobService, name: str) -> None:

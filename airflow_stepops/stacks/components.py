@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 if TYPE_CHECKING:
     from airflow_stepops.artifacts.store import ArtifactStore
@@ -34,14 +34,20 @@ class Component(BaseModel, ABC):
 
         :raises StackError: naming the setting, what is allowed and the nearest allowed name.
         """
-        raise NotImplementedError  # REPLACED BY stacks owner
+        from airflow_stepops.stacks.checks import model_error
+
+        values = self.model_dump() | dict(settings)
+        try:
+            return type(self)(**values)
+        except ValidationError as error:
+            raise model_error(error, f"settings of step operator {self.name!r}", type(self)) from None
 
     def document(self) -> dict[str, Any]:
         """Return ``{"flavor": …, settings that differ from their defaults}``: JSON, without secrets by design.
 
         :func:`airflow_stepops.stacks.flavors.component_from_document` is its inverse; triggers carry it.
         """
-        raise NotImplementedError  # REPLACED BY stacks owner
+        return {"flavor": self.flavor, **self.model_dump(mode="json", exclude_defaults=True)}
 
 
 class ArtifactStoreComponent(Component):

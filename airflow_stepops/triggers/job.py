@@ -103,9 +103,7 @@ class JobTrigger(BaseTrigger):
         return shared_watcher(component.account_key(), component.connect)
 
     def _component(self) -> StepOperatorComponent:
-        component = component_from_document("step_operators", self.entry["component"])
-        assert isinstance(component, StepOperatorComponent)
-        return component
+        return component_from_document(StepOperatorComponent, self.entry["component"])
 
     async def _stop_in_background(self) -> None:
         # Airflow 3.3 cancels the coroutine again every second, so the work is one thread that nobody can interrupt.
@@ -126,8 +124,7 @@ class JobTrigger(BaseTrigger):
         stop(self._component().connect(), entry.job_id)
 
     def _claim(self, entry: LedgerEntry) -> bool:
-        store = component_from_document("artifact_stores", self.artifact_store)
-        assert isinstance(store, ArtifactStoreComponent)
+        store = component_from_document(ArtifactStoreComponent, self.artifact_store)
         try:
             return Ledger(store.open(), entry.attempt).claim(CANCEL)
         except Exception as error:  # noqa: BLE001 - a store that is away must not keep an unwanted job running

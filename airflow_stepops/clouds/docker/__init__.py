@@ -1,0 +1,1 @@
+"""A container engine (Docker or Podman) as a cloud."""

@@ -1,0 +1,20 @@
+"""Image builder ``docker``: bases from a Dockerfile or with Debian packages, made by Docker or Podman."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from airflow_stepops.stacks.components import ImageBuilderComponent
+
+
+class DockerImageBuilder(ImageBuilderComponent):
+    """Builds bases with a container engine; the layers on top are assembled as with ``oci``.
+
+    :param docker_host: address of the engine, such as ``unix:///run/podman/podman.sock``; default: ``DOCKER_HOST``,
+        then the sockets of Docker and Podman.
+    """
+
+    flavor: ClassVar[str] = "docker"
+    builds_dockerfiles: ClassVar[bool] = True
+
+    docker_host: str | None = None

@@ -1,0 +1,1 @@
+"""Any container registry that speaks the OCI distribution API."""

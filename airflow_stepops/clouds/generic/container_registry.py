@@ -1,0 +1,55 @@
+"""Container registry ``generic``: any registry that speaks the OCI distribution API."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import field_validator
+
+from airflow_stepops.stacks.components import ContainerRegistryComponent
+
+if TYPE_CHECKING:
+    from airflow_stepops.images.registry.repository import ImageRepository
+
+_URI = re.compile(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
+
+
+class GenericContainerRegistry(ContainerRegistryComponent):
+    """A registry by address.
+
+    :param uri: host, port and a prefix of names: ``registry.example.com:5000/team``.
+    :param repository: name of the repository below the prefix.
+    :param connection: id of an Airflow connection with login and password; default: anonymous.
+    :param insecure: speak plain HTTP; always so for this machine itself.
+    """
+
+    flavor: ClassVar[str] = "generic"
+
+    uri: str
+    repository: str = "stepops"
+    connection: str | None = None
+    insecure: bool = False
+
+    @field_validator("uri", "repository")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not _URI.fullmatch(value):
+            raise ValueError(
+                "give a host and lower-case names, such as 'registry.example.com:5000/team', without https://"
+            )
+        return value
+
+    def open(self) -> ImageRepository:
+        """Open the repository with the credentials of the connection."""
+        from airflow_stepops.images.registry.client import RegistryClient
+
+        return RegistryClient(f"{self.uri}/{self.repository}", credentials=self._credentials, insecure=self.insecure)
+
+    def _credentials(self) -> tuple[str, str] | None:
+        if self.connection is None:
+            return None
+        from airflow.sdk import BaseHook
+
+        connection = BaseHook.get_connection(self.connection)
+        return connection.login or "", connection.password or ""

@@ -1,0 +1,29 @@
+"""Container registry ``local``: an OCI image layout in a folder on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from airflow_stepops import settings
+from airflow_stepops.stacks.components import ContainerRegistryComponent
+
+if TYPE_CHECKING:
+    from airflow_stepops.images.registry.repository import ImageRepository
+
+
+class LocalContainerRegistry(ContainerRegistryComponent):
+    """Images in a folder, as an OCI layout that other tools read too.
+
+    :param path: the folder; default: ``images`` in the home folder of stepops.
+    """
+
+    flavor: ClassVar[str] = "local"
+
+    path: Path | None = None
+
+    def open(self) -> ImageRepository:
+        """Open the layout; it is made when missing."""
+        from airflow_stepops.images.registry.layout import LayoutRepository
+
+        return LayoutRepository((self.path.expanduser() if self.path else settings.home() / "images").absolute())
