@@ -1,1 +1,1 @@
-"""Images of steps, assembled and pushed without a container engine (DESIGN §6)."""
+"""Images of steps, assembled in this process and put into a registry without a container engine."""

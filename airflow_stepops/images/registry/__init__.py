@@ -1,1 +1,1 @@
-"""Where images are kept: any registry over the OCI distribution API, or an OCI layout on disk."""
+"""Where images are kept: any registry over HTTP, or a folder in the OCI image layout."""
