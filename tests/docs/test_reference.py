@@ -84,7 +84,7 @@ def test_every_kind_of_end_is_in_the_concepts_with_whether_it_is_retried() -> No
 
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (DOCS.parent / "mkdocs.yml").read_text()
-    missing = [page.name for page in DOCS.glob("*.md") if page.name not in navigation]
+    missing = [page.name for page in DOCS.rglob("*.md") if page.name not in navigation]
     assert missing == []
 
 
