@@ -3,4 +3,20 @@
 DAG files import from :mod:`airflow_stepops.dag`; code inside a step imports from here.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_stepops.runtime.metadata import log_metadata
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "log_metadata"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "log_metadata":
+        from airflow_stepops.runtime.metadata import log_metadata
+
+        return log_metadata
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -177,7 +177,7 @@ class StepTask(DecoratedOperator):
         )
 
     def _run_in_worker(self, context: Context, store: ArtifactStore) -> Any:
-        from airflow_stepops.runtime import modules
+        from airflow_stepops.artifacts import modules
         from airflow_stepops.runtime.call import run_step
 
         submitted_at = time.time()

@@ -1,0 +1,67 @@
+"""Finding the step's function in the image."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import site
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from airflow_stepops.artifacts import modules
+from airflow_stepops.errors import SpecError
+from airflow_stepops.runtime import stubs
+from airflow_stepops.runtime.spec import StepSource
+
+
+def load_function(step: StepSource) -> Callable[..., Any]:
+    """Import the step's module from the code layer and return the function.
+
+    Airflow's modules are stood in for, unless they are in the image.
+
+    :raises SpecError: if the file or the function is not there.
+    :raises ModuleNotFoundError: with what to do, if the module imports what is not in the image.
+    """
+    root = _code_root(step.file)
+    _read_path_files()
+    stubs.install()
+    try:
+        function: Any = _import(step, root)
+    except ModuleNotFoundError as error:
+        error.add_note(
+            f"{error.name!r} is not in the step's image: add its package to Image(requirements=[…]), or keep its module in "
+            "the folder of the DAG file."
+        )
+        raise
+    for part in step.qualname.split("."):
+        if not hasattr(function, part):
+            raise SpecError(f"{step.file} has no function {step.qualname!r}: the image holds another version of it.")
+        function = getattr(function, part)
+    return inspect.unwrap(function)  # type: ignore[no-any-return]
+
+
+def _code_root(file: str) -> Path:
+    for entry in sys.path:
+        if entry and Path(entry, file).is_file():
+            return Path(entry)
+    raise SpecError(f"the step's file {file!r} is not in the image: was it left out by .stepopsignore?")
+
+
+def _read_path_files() -> None:
+    """Honour the ``.pth`` files of the requirements, which Python reads only in folders that it calls site."""
+    for entry in [entry for entry in sys.path if entry.endswith("/requirements")]:
+        if any(Path(entry).glob("*.pth")):
+            site.addsitedir(entry)
+
+
+def _import(step: StepSource, root: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(step.module, root / step.file)
+    if spec is None or spec.loader is None:
+        raise SpecError(f"{step.file!r} is not a Python module.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[step.module] = module
+    modules.alias(step.module, module)
+    spec.loader.exec_module(module)
+    return module

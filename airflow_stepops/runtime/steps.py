@@ -1,0 +1,21 @@
+"""What DAG files see as ``airflow_stepops.dag`` inside a step's image: decorators that only mark functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from airflow_stepops.options import Image, Resources
+from airflow_stepops.runtime.stubs import StubTask
+
+__all__ = ["Image", "Resources", "pipeline", "step"]
+
+
+def step(function: Callable[..., Any] | None = None, /, **_options: Any) -> Any:
+    """Mark a function as a step: it is called as the plain function."""
+    return StubTask if function is None else StubTask(function)
+
+
+def pipeline(function: Callable[..., Any] | None = None, /, **_options: Any) -> Any:
+    """Mark a function as a pipeline; inside a job it is never called."""
+    return (lambda decorated: decorated) if function is None else function
