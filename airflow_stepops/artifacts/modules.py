@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from types import ModuleType
 from typing import Any
 
-_by_name: dict[str, ModuleType] = {}
+_namespaces: dict[str, dict[str, Any]] = {}
 _names: dict[str, str] = {}
 
 
-def alias(name: str, module: ModuleType) -> None:
-    """Say that a module, however it was imported, is the one called ``name`` in the image."""
-    _by_name[name] = module
-    _names[module.__name__] = name
+def alias(name: str, imported_as: str, namespace: dict[str, Any]) -> None:
+    """Say that a module, however it was imported, is the one called ``name`` in the image.
+
+    :param imported_as: its ``__name__`` here.
+    :param namespace: its globals; the module object itself may have been imported anew since.
+    """
+    _namespaces[name] = namespace
+    _names[imported_as] = name
 
 
 def stable_name(thing: Any) -> str | None:
@@ -34,7 +37,11 @@ def stable_name(thing: Any) -> str | None:
 
 def import_from(name: str, qualname: str) -> Any:
     """Return what a pickle names by module and qualified name; of a step, its function."""
-    found: Any = _by_name.get(name) or importlib.import_module(name)
-    for part in qualname.split("."):
+    first, *rest = qualname.split(".")
+    namespace = _namespaces.get(name) or vars(importlib.import_module(name))
+    if first not in namespace:
+        raise AttributeError(f"module {name!r} has no {first!r}")
+    found: Any = namespace[first]
+    for part in rest:
         found = getattr(found, part)
     return found if isinstance(found, type) else inspect.unwrap(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -31,8 +32,10 @@ class Step(Generic[P, R]):
     """
 
     def __init__(self, function: Callable[P, R], options: Mapping[str, Any]) -> None:
-        if not callable(function):
-            raise StepDefinitionError(f"@step decorates a function, not {function!r}: use @step or @step(name=…).")
+        if not inspect.isfunction(function):
+            raise StepDefinitionError(
+                f"@step decorates a function written with def, not {function!r}. Write one that calls it."
+            )
         self.function = function
         self._options = dict(options)
         functools.update_wrapper(self, function)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def tell(context: Context, **facts: Any) -> None:
-    """Say where and how the step runs; later calls add to what earlier ones said."""
-    context["ti"].xcom_push(key=JOB_KEY, value={**told(context), **facts})
+    """Say where and how the step runs, in place of what this try has said before."""
+    context["ti"].xcom_push(key=JOB_KEY, value=facts)
 
 
 def told(context: Context) -> dict[str, Any]:

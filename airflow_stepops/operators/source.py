@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,8 @@ def check_shippable(function: Callable[..., Any]) -> None:
     """Check that a job can import the function by name.
 
     :raises StepDefinitionError: for what has no name at the top of a module: lambdas, nested functions, closures,
-        methods, callable objects.
+        methods.
     """
-    if not isinstance(function, types.FunctionType):
-        raise StepDefinitionError(
-            f"{function!r} cannot run on a step operator: it is a {type(function).__name__}, not a function written "
-            "with def at the top of a module. Write such a function that calls it."
-        )
     name = function.__qualname__
     if function.__name__ == "<lambda>":
         problem = "it is a lambda, which has no name to import. Write it with def at the top of the module"

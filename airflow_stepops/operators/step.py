@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -183,7 +182,7 @@ class StepTask(DecoratedOperator):
         submitted_at = time.time()
         spec = self._spec(context, store, {})
         function = functools.partial(self.python_callable, **self._context_arguments(context))
-        modules.alias(spec.step.module, inspect.getmodule(self.python_callable))
+        modules.alias(spec.step.module, self.python_callable.__module__, self.python_callable.__globals__)
         store.put(spec.uri, spec.to_json())
         result = run_step(function, spec, store, reraise=True)
         tell(context, where="worker", submitted_at=submitted_at, **facts_of(result))
@@ -282,7 +281,7 @@ class StepTask(DecoratedOperator):
         entry = LedgerEntry.from_document(event["entry"])
         Ledger(store, entry.attempt).record(dataclasses.replace(entry, state=status.state.value))
         facts = facts_of(result) if result is not None else {"ended_at": status.ended_at}
-        tell(context, job_metadata=dict(status.metadata), **facts)
+        tell(context, **{**told(context), "job_metadata": dict(status.metadata), **facts})
 
     def _stop_job_of(self, context: Context) -> str:
         job = told(context)

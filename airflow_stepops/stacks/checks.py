@@ -57,8 +57,8 @@ def refuse_secrets(values: Mapping[str, Any], where: str) -> None:
         texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
         if texts and (_SECRET_NAME.search(str(key).lower()) or any(_looks_secret(text) for text in texts)):
             raise StackError(
-                f"{path}: looks like a secret, which does not belong in this file. Put it into an Airflow connection and "
-                "give the connection's id."
+                f"{path}: looks like a secret, which does not belong in this file. Put it into an Airflow connection "
+                "and give the connection's id."
             )
 
 

@@ -88,9 +88,7 @@ class StackFile:
             artifact_store=self._part("artifact_stores", parts.get("artifact_store"), where),
             container_registry=self._part("container_registries", parts.get("container_registry"), where),
             image_builder=self._part("image_builders", parts.get("image_builder", "oci"), where),
-            step_operators=tuple(
-                self._part("step_operators", operator, where) for operator in operators
-            ),
+            step_operators=tuple(self._part("step_operators", operator, where) for operator in operators),
         )
 
     def stacks(self) -> list[Stack]:

@@ -223,7 +223,9 @@ def test_a_step_that_cannot_be_shipped_is_refused_with_what_to_do() -> None:
         (lambda: 1, "it is a lambda"),
         (nested, "captures captured. Move it to the top of the module"),
         (Thing.method, "inside another function"),
-        (Thing(), "not a function written with def"),
+        (Thing(), "a function written with def"),
+        (len, "a function written with def"),
+        (3, "a function written with def"),
     ]:
         with pytest.raises(StepDefinitionError, match=re.escape(says)):
             step(step_operator=True)(function)  # type: ignore[arg-type]
