@@ -18,6 +18,8 @@ class _Unresolved:
     """Stands for a type that is imported for type checkers only."""
 
     def __getattr__(self, name: str) -> _Unresolved:
+        if name.startswith("__"):  # typing asks objects what they are
+            raise AttributeError(name)
         return self
 
     def __getitem__(self, item: Any) -> _Unresolved:
