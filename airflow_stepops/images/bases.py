@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_stepops.images.manifests import OCI, Descriptor, Family
+from airflow_stepops.errors import ImageError
+from airflow_stepops.images.cache import ImageCache, key_of
+from airflow_stepops.images.manifests import INDEXES, OCI, Descriptor, Family, Manifest, read_json, select_platform
+from airflow_stepops.images.names import ImageName
+from airflow_stepops.images.registry.blobs import is_digest
 from airflow_stepops.images.registry.repository import ImageRepository
+
+#: Seconds for which a tag counts as looked up.
+_TAG_LIFETIME = 3600.0
 
 
 @dataclass(frozen=True)
@@ -63,3 +70,83 @@ class NoBase(Base):
         """Return a base without layers."""
         system, _, architecture = self._platform.partition("/")
         return BaseImage("no base", None, {"os": system, "architecture": architecture})
+
+
+class RegistryBase(Base):
+    """An image of a registry. A tag is looked up once an hour; what a digest names is kept.
+
+    :param reference: as a person wrote it.
+    :param platform: ``os/architecture``.
+    :param target: where the image goes: a base in the same registry is read with the same login.
+    :raises ImageError: if the reference is not the name of an image.
+    :raises RegistryError: if its tag cannot be looked up.
+    """
+
+    def __init__(self, reference: str, platform: str, target: ImageRepository, cache: ImageCache) -> None:
+        name = ImageName.parse(reference)
+        self._platform = platform
+        self._cache = cache
+        self._repository = _opened(name, target)
+        self._digest = name.digest or self._looked_up(name)
+        self.identity: str = f"{name.repository}@{self._digest}"
+
+    @property
+    def requests(self) -> int:
+        """Number of network requests made for the base so far."""
+        return self._repository.requests
+
+    def _looked_up(self, name: ImageName) -> str:
+        remembered = f"bases/{key_of(str(name))}.json"
+        known = self._cache.read(remembered, max_age=_TAG_LIFETIME)
+        if isinstance(known, str) and is_digest(known):
+            return known
+        digest = self._repository.head_manifest(name.tag or "latest")
+        if digest is None:
+            raise ImageError(f"there is no base image {name}: check its name and tag.")
+        self._cache.write(remembered, digest)
+        return digest
+
+    def load(self) -> BaseImage:
+        """Fetch manifest and config for the platform, unless this machine knows them."""
+        remembered = f"bases/{key_of(self.identity, self._platform)}.json"
+        known = self._cache.read(remembered)
+        if known is None:
+            known = self._fetch()
+            self._cache.write(remembered, known)
+        media_type, manifest, config = known
+        return read_image(self.identity, self._repository, media_type, manifest.encode(), config.encode())
+
+    def _fetch(self) -> list[str]:
+        what = f"base image {self.identity}"
+        media_type, data = self._repository.get_manifest(self._digest)
+        if media_type in INDEXES:
+            chosen = select_platform(data, self._platform, what)
+            media_type, data = self._repository.get_manifest(chosen.digest)
+        manifest = Manifest.read(media_type, data, what)
+        with self._repository.get_blob(manifest.config.digest) as stream:
+            config = stream.read()
+        document = read_json(config, f"{what}: config")
+        found = f"{document.get('os')}/{document.get('architecture')}"
+        if found != self._platform:
+            raise ImageError(
+                f"{what} is for {found}, and the image is for {self._platform}. Choose another base, or set "
+                f"Image(platform={found!r})."
+            )
+        return [media_type, data.decode(), config.decode()]
+
+
+def read_image(name: str, repository: ImageRepository, media_type: str, manifest: bytes, config: bytes) -> BaseImage:
+    """Make a base of its documents.
+
+    :param name: what people call it.
+    """
+    described = Manifest.read(media_type, manifest, name)
+    return BaseImage(name, repository, read_json(config, f"{name}: config"), described.family, described.layers)
+
+
+def _opened(name: ImageName, target: ImageRepository) -> ImageRepository:
+    from airflow_stepops.images.registry.client import RegistryClient
+
+    if isinstance(target, RegistryClient) and name.registry == target.registry:
+        return target.sibling(name.path)
+    return RegistryClient(name.repository, push=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from airflow_stepops.errors import ImageError
 from airflow_stepops.images import manifests
-from airflow_stepops.images.bases import Base, BaseImage, NoBase
+from airflow_stepops.images.bases import Base, BaseImage, NoBase, RegistryBase
 from airflow_stepops.images.cache import ImageCache
 from airflow_stepops.images.contents import code_layer, requirements_layer, runtime_digest, runtime_layer
 from airflow_stepops.images.context import Context, read_context
@@ -20,6 +20,7 @@ from airflow_stepops.images.plan import LAYERS, ImagePlan, Machine, environment,
 from airflow_stepops.images.registry.blobs import BytesBlob, is_digest
 from airflow_stepops.images.registry.repository import ImageRepository
 from airflow_stepops.images.requirements import mask, read_requirements
+from airflow_stepops.images.transfer import copy_blob
 from airflow_stepops.options import Image
 from airflow_stepops.runtime.spec import COMMAND
 from airflow_stepops.stacks.components import ImageBuilderComponent, ImageTarget
@@ -61,8 +62,9 @@ def ensure_image(
 ) -> BuiltImage:
     """Make sure that the image of a step is in the repository.
 
-    An image that is there costs one request. A step operator without a base (``target.base is None``) runs our layers on
-    this machine's Python, so what ``image`` says about the machine (base, python, platform, Debian packages) has no effect.
+    An image that is there costs one request. A step operator without a base (``target.base is None``) runs our layers
+    on this machine's Python, so what ``image`` says of the machine (base, python, platform, Debian packages) has no
+    effect.
 
     :param code_root: the folder whose files go into the image.
     :param dag_file: relative paths of ``image`` count from its folder.
@@ -151,8 +153,6 @@ class _Build:
         return base
 
     def _copy(self, base: BaseImage, layer: manifests.Descriptor) -> int:
-        from airflow_stepops.images.transfer import copy_blob
-
         assert base.repository is not None
         return copy_blob(layer, base.repository, self.repository)
 
@@ -201,4 +201,6 @@ def _base(
     dag_file: Path,
     report: Callable[[str], None],
 ) -> Base:
+    if image.dockerfile is None and not image.apt_packages:
+        return RegistryBase(image.base or default, machine.platform, repository, cache)
     raise NotImplementedError

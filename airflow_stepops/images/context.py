@@ -131,7 +131,7 @@ def _link(root: Path, path: str) -> str:
 
     :raises ContextError: if the target is not below the root.
     """
-    target = os.readlink(root / path)
+    target = str((root / path).readlink())
     place = os.path.dirname(root / path)  # noqa: PTH120 - text, since a Path would hide ".."
     straight = os.path.normpath(os.path.join(place, target))  # noqa: PTH118
     for reached in (straight, os.path.realpath(root / path)):

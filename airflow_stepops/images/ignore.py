@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pathspec import GitIgnoreSpec, PathSpec
 
@@ -26,7 +27,7 @@ class IgnoreRules:
     """
 
     def __init__(self, root: Path) -> None:
-        self._spec: PathSpec | GitIgnoreSpec | None = None
+        self._spec: PathSpec[Any] | None = None
         for name, read in ((".stepopsignore", GitIgnoreSpec.from_lines), (".dockerignore", _docker_spec)):
             path = root / name
             if path.is_file():
@@ -49,7 +50,7 @@ class IgnoreRules:
         return self._spec is not None and self._spec.match_file(f"{path}/" if folder else path)
 
 
-def _docker_spec(lines: Sequence[str]) -> PathSpec:
+def _docker_spec(lines: Sequence[str]) -> PathSpec[Any]:
     """Say Docker's patterns in Git's words: anchored at the root, and the last that matches decides."""
     patterns = []
     for line in lines:

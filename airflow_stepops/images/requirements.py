@@ -60,7 +60,7 @@ def _lines_of(path: Path, code_root: Path, parents: list[Path]) -> Iterator[str]
         raise RequirementsError(f"{path} cannot be read as UTF-8 text: {error}.") from error
     for number, line in _joined(text):
         where = f"{path}, line {number}"
-        line = _COMMENT.sub("", line).strip()  # noqa: PLW2901
+        line = _COMMENT.sub("", line).strip()
         include = _INCLUDE.fullmatch(line)
         if include is None:
             if line and (checked := _checked(line, where)):

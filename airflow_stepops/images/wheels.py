@@ -120,6 +120,6 @@ def _rewritten_record(text: str, scripts: dict[str, bytes]) -> str:
         data = scripts.get(names[row[0]]) if row else None
         if data is not None:
             hashed = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-            row = [row[0], f"sha256={hashed}", str(len(data))]  # noqa: PLW2901
+            row = [row[0], f"sha256={hashed}", str(len(data))]
         writer.writerow(row)
     return out.getvalue()

@@ -6,13 +6,16 @@ import hashlib
 import io
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_stepops.errors import DigestMismatchError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 CHUNK = 1 << 20
 
@@ -86,13 +89,6 @@ def verified(chunks: Iterator[bytes], digest: str, origin: str) -> BinaryIO:
 
 
 class _VerifiedChunks(io.RawIOBase):
-    """A stream that raises at its end when its bytes are not those of the digest.
-
-    :param chunks: the content.
-    :param digest: what it must hash to.
-    :param origin: where it comes from, for the error.
-    """
-
     def __init__(self, chunks: Iterator[bytes], digest: str, origin: str) -> None:
         self._chunks = chunks
         self._digest = digest
@@ -101,14 +97,16 @@ class _VerifiedChunks(io.RawIOBase):
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
-        """Return ``True``."""
         return True
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Read into a buffer.
+    def close(self) -> None:
+        # Ends the generator, and with it the connection that it reads from.
+        if isinstance(self._chunks, Generator):
+            self._chunks.close()
+        super().close()
 
-        :raises DigestMismatchError: at the end of a stream with the wrong bytes.
-        """
+    def readinto(self, buffer: Buffer, /) -> int:
+        view = memoryview(buffer)
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -116,8 +114,8 @@ class _VerifiedChunks(io.RawIOBase):
                 return 0
             self._hash.update(chunk)
             self._rest = memoryview(chunk)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
 

@@ -38,12 +38,17 @@ class LayoutRepository(ImageRepository):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser().absolute()
+        self.folder = path.expanduser().absolute()
 
     @property
-    def name(self) -> str:
+    def registry(self) -> str:
+        """Always ``""``."""
+        return ""
+
+    @property
+    def path(self) -> str:
         """The folder."""
-        return str(self.path)
+        return str(self.folder)
 
     @property
     def requests(self) -> int:
@@ -52,7 +57,7 @@ class LayoutRepository(ImageRepository):
 
     def reference(self, digest: str) -> str:
         """Return ``oci-layout:<folder>@<digest>``."""
-        return f"{SCHEME}{self.path}@{digest}"
+        return f"{SCHEME}{self.folder}@{digest}"
 
     def blob_path(self, digest: str) -> Path:
         """Return where a blob or manifest lies.
@@ -61,7 +66,7 @@ class LayoutRepository(ImageRepository):
         """
         if not is_digest(digest):
             raise RegistryError(f"{self.name}: {digest!r} is not a digest (sha256: and 64 hex digits).")
-        return self.path / "blobs" / "sha256" / digest.removeprefix("sha256:")
+        return self.folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
     def has_blob(self, digest: str) -> bool:
         """Return whether the blob is there."""
@@ -134,22 +139,22 @@ class LayoutRepository(ImageRepository):
             entry["annotations"] = {_TAG: reference}
         else:
             check_digest(digest, reference, f"manifest for {self.name}")
-        with FileLock(self.path / ".lock"):
+        with FileLock(self.folder / ".lock"):
             kept = [old for old in self._entries() if not _same_place(old, entry)]
             index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*kept, entry]}
-            _write(self.path / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-            _write(self.path / "index.json", encode_json(index))
+            _write(self.folder / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+            _write(self.folder / "index.json", encode_json(index))
         return digest
 
     def _entries(self) -> list[dict[str, Any]]:
         try:
-            document = json.loads((self.path / "index.json").read_bytes())
+            document = json.loads((self.folder / "index.json").read_bytes())
             manifests = document["manifests"]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError, KeyError) as error:
             raise RegistryError(
-                f"{self.path / 'index.json'} is not the index of an OCI image layout ({error}): delete the folder, "
+                f"{self.folder / 'index.json'} is not the index of an OCI image layout ({error}): delete the folder, "
                 "its images are built again."
             ) from error
         return [entry for entry in manifests if is_digest(str(entry.get("digest")))]

@@ -18,8 +18,18 @@ class ImageRepository(ABC):
 
     @property
     @abstractmethod
+    def registry(self) -> str:
+        """Host of the registry, with its port where it has one; ``""`` for a folder."""
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """Name of the repository in the registry, or the folder."""
+
+    @property
     def name(self) -> str:
         """What people call it: ``host/path``, or the folder."""
+        return f"{self.registry}/{self.path}" if self.registry else self.path
 
     @property
     @abstractmethod

@@ -1,0 +1,203 @@
+"""Requests to one registry: connections, patience with what fails for now, and errors that say what to do."""
+
+from __future__ import annotations
+
+import email.utils
+import ssl
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, cached_property
+from typing import Any
+
+import httpx
+
+from airflow_stepops.errors import RegistryAuthError, RegistryError
+from airflow_stepops.images.registry.auth import MORE_SCOPES, Credentials, RegistryAuth
+from airflow_stepops.images.registry.patience import Interrupted, Patience
+
+_DOCKER_HUB = ("docker.io", "registry-1.docker.io")
+_TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
+_CONNECTIONS = 16
+
+
+class RegistrySession:
+    """Connections to one registry for the work on one repository. Safe to use from several threads.
+
+    :param registry: host, with its port where it has one.
+    :param scope: what the work needs: ``repository:<path>:pull,push``.
+    :param insecure: speak plain HTTP, which is always done with this machine itself.
+    """
+
+    def __init__(self, registry: str, scope: str, credentials: Credentials | None, insecure: bool) -> None:
+        host = _DOCKER_HUB[1] if registry == _DOCKER_HUB[0] else registry
+        plain = insecure or httpx.URL(f"//{host}").host in ("localhost", "127.0.0.1", "::1")
+        self.registry = registry
+        self.origin = httpx.URL(f"{'http' if plain else 'https'}://{host}")
+        self._auth = RegistryAuth(self.origin, scope, credentials)
+        self._count = 0
+        self._counting = threading.Lock()
+
+    @property
+    def requests(self) -> int:
+        """Number of requests sent so far, tokens and redirects included."""
+        return self._count
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        expect: Collection[int],
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        scopes: tuple[str, ...] = (),
+    ) -> httpx.Response:
+        """Send a request that may be sent again, until it works or patience ends.
+
+        :param url: absolute, or a path at the registry.
+        :param expect: status codes that are an answer.
+        :param scopes: what it needs beyond the session's scope.
+        :raises RegistryError: for every other answer, and for none.
+        """
+        patience = Patience()
+        while True:
+            try:
+                return self.send_once(method, url, expect=expect, headers=headers, content=content, scopes=scopes)
+            except Interrupted as interruption:
+                patience.wait(interruption)
+
+    def send_once(
+        self,
+        method: str,
+        url: str,
+        *,
+        expect: Collection[int],
+        headers: Mapping[str, str] | None = None,
+        content: bytes | httpx.SyncByteStream | None = None,
+        scopes: tuple[str, ...] = (),
+    ) -> httpx.Response:
+        """Send a request once.
+
+        :param content: a stream must come with a Content-Length.
+        :raises Interrupted: when it may work later.
+        :raises RegistryError: when it cannot.
+        """
+        with self.stream(method, url, expect=expect, headers=headers, content=content, scopes=scopes) as response:
+            try:
+                response.read()
+            except httpx.TransportError as error:
+                raise self.interrupted(method, url, error) from error
+            return response
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        expect: Collection[int],
+        headers: Mapping[str, str] | None = None,
+        content: bytes | httpx.SyncByteStream | None = None,
+        scopes: tuple[str, ...] = (),
+    ) -> Iterator[httpx.Response]:
+        """Send a request once and give the answer before its body is read.
+
+        :raises Interrupted: when it may work later.
+        :raises RegistryError: when it cannot.
+        """
+        body = content if isinstance(content, bytes) else None
+        extensions: dict[str, Any] = {MORE_SCOPES: scopes}
+        request = self._client.build_request(
+            method, self.origin.join(url), headers=dict(headers or {}), content=body, extensions=extensions
+        )
+        if isinstance(content, httpx.SyncByteStream):
+            request.stream = content
+        try:
+            response = self._client.send(request, stream=True, follow_redirects=method in ("GET", "HEAD"))
+        except httpx.TransportError as error:
+            raise self.interrupted(method, url, error) from error
+        except httpx.TooManyRedirects as error:
+            raise RegistryError(f"{self.registry}: {method} {url} is redirected in circles.") from error
+        try:
+            if response.status_code not in expect:
+                raise self._refused(response)
+            yield response
+        finally:
+            response.close()
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        return httpx.Client(
+            auth=self._auth,
+            verify=_tls(),
+            timeout=_TIMEOUT,
+            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+            headers={"User-Agent": "airflow-stepops"},
+            event_hooks={"request": [self._counted]},
+        )
+
+    def _counted(self, _: httpx.Request) -> None:
+        with self._counting:
+            self._count += 1
+
+    def interrupted(self, method: str, url: str, error: httpx.TransportError) -> Interrupted:
+        """Return the interruption for a connection that failed."""
+        return Interrupted(
+            RegistryError(
+                f"{self.registry}: {method} {_without_query(url)} got no answer ({type(error).__name__}: {error}). Check "
+                "the registry's address and that this worker can reach it."
+            )
+        )
+
+    def _refused(self, response: httpx.Response) -> Exception:
+        """Return the error for an answer that is none of the expected."""
+        status = response.status_code
+        said = _reason(response)
+        what = f"{self.registry}: {response.request.method} {response.request.url.path} answers {status}{said}"
+        if status in (401, 403):
+            return RegistryAuthError(
+                f"{what}. Check the registry's login, and that it may pull and push there"
+                " (and that the repository exists)."
+            )
+        if status in (408, 429) or status >= 500:
+            return Interrupted(RegistryError(f"{what}. Try again later."), _retry_after(response))
+        if status == 404:
+            return RegistryError(f"{what}. Check the name; some registries want a repository to be made first.")
+        return RegistryError(f"{what}.")
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    # Reading all root certificates takes 20 ms: once in a process is enough.
+    return httpx.create_ssl_context()
+
+
+def _reason(response: httpx.Response) -> str:
+    """Return what the registry says about an error, as `` (CODE: message)``."""
+    try:
+        response.read()
+        errors = response.json()["errors"]
+        said = "; ".join(f"{error.get('code')}: {error.get('message')}" for error in errors)
+    except (httpx.TransportError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return f" ({said})" if said else ""
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds that the answer asks to wait: a number, or a date."""
+    text = response.headers.get("retry-after", "")
+    try:
+        return max(float(text), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(email.utils.parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def _without_query(url: str) -> str:
+    """Signed links carry secrets behind the question mark."""
+    return url.partition("?")[0]
