@@ -142,7 +142,9 @@ class AirflowClient:
         """
         deadline = time.monotonic() + timeout
         while True:
-            instance = self.task_instance(dag_id, run_id, task_id, map_index)
+            # A mapped task has no instances before it is expanded.
+            found = [ti for ti in self.task_instances(dag_id, run_id) if ti["task_id"] == task_id]
+            instance = next((ti for ti in found if ti["map_index"] == map_index), {"state": "not there yet"})
             if instance["state"] in states:
                 return instance
             if time.monotonic() > deadline:
@@ -176,10 +178,10 @@ class AirflowClient:
         self.request("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
 
     def log(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int = 1) -> list[str]:
-        """Return the messages of a task's log, without group markers."""
+        """Return the messages of a task's log; after an error's message, each of its exceptions as "type: value"."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         answer = self.request("GET", path, params={"map_index": map_index, "full_content": True})
-        return [_text(event) for event in answer["content"]]
+        return [line for event in answer["content"] for line in _messages(event)]
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """Return the stored JSON of an XCom, ``None`` when there is none."""
@@ -206,5 +208,8 @@ def _key(instance: dict[str, Any]) -> str:
     return str(instance["task_id"]) if index < 0 else f"{instance['task_id']}[{index}]"
 
 
-def _text(event: dict[str, Any] | str) -> str:
-    return event if isinstance(event, str) else str(event.get("event", ""))
+def _messages(event: dict[str, Any] | str) -> list[str]:
+    if isinstance(event, str):
+        return [event]
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in event.get("error_detail") or []]
+    return [str(event.get("event", "")), *errors]

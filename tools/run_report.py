@@ -44,7 +44,7 @@ class Progress:
 
 def summary(client: AirflowClient, dag_id: str, run_id: str, instances: list[dict[str, Any]], state: str) -> str:
     """Return a table: for each step where it ran, its image, seconds waiting and running; below it its outputs."""
-    lines = [f"{'step':20} {'state':9} {'ran in':9} {'image':20} {'waited':>8} {'ran':>8}"]
+    lines = [f"{'step':20} {'state':15} {'ran in':10} {'image':20} {'waited':>8} {'ran':>8}"]
     all_facts = []
     for instance in sorted(instances, key=lambda instance: (instance["start_date"] or "~", instance["map_index"])):
         facts = step_facts(client, dag_id, run_id, instance)
@@ -78,12 +78,12 @@ def label(instance: dict[str, Any]) -> str:
 
 
 def _row(instance: dict[str, Any], facts: dict[str, Any]) -> str:
-    where = facts.get("where") or "worker"
-    ran_in = where if where == "worker" else f"{where} job"
+    where = facts.get("where", "–")
+    ran_in = f"{where} job" if facts.get("job_name") else where
     image = (facts.get("image_digest") or "–").removeprefix("sha256:")[:19]
     waited = _seconds(facts.get("submitted_at"), facts.get("started_at"))
     ran = _seconds(facts.get("started_at"), facts.get("ended_at"))
-    return f"{label(instance):20} {instance['state']!s:9} {ran_in:9} {image:20} {waited:>8} {ran:>8}"
+    return f"{label(instance):20} {instance['state']!s:15} {ran_in:10} {image:20} {waited:>8} {ran:>8}"
 
 
 def _seconds(start: float | None, end: float | None) -> str:
@@ -108,7 +108,7 @@ def _uploads(all_facts: list[dict[str, Any]]) -> str:
     size = sum(facts.get("uploaded_bytes") or 0 for facts in all_facts)
     images = len({facts["image_digest"] for facts in all_facts if facts.get("image_digest")})
     plural = "s" if images != 1 else ""
-    if not size:
+    if images and not size:
         return f"{images} image{plural}, in the registry before the run: nothing uploaded"
     return f"{images} image{plural}; uploaded {blobs} blobs, {_size(size)}"
 
