@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -44,14 +45,14 @@ class Progress:
 
 def summary(client: AirflowClient, dag_id: str, run_id: str, instances: list[dict[str, Any]], state: str) -> str:
     """Return a table: for each step where it ran, its image, seconds waiting and running; below it its outputs."""
+    instances = _in_order(instances)
+    said = [step_facts(client, dag_id, run_id, instance) for instance in instances]
+    folder = _common_folder([output["uri"] for facts in said for output in _outputs(facts).values()])
     lines = [f"{'step':20} {'state':15} {'ran in':10} {'image':20} {'waited':>8} {'ran':>8}"]
-    all_facts = []
-    for instance in sorted(instances, key=lambda instance: (instance["start_date"] or "~", instance["map_index"])):
-        facts = step_facts(client, dag_id, run_id, instance)
-        all_facts.append(facts)
+    for instance, facts in zip(instances, said, strict=True):
         lines.append(_row(instance, facts))
-        lines += [f"    {name}: {_output(output)}" for name, output in (facts.get("outputs") or {}).items()]
-    return "\n".join([*lines, "", _uploads(all_facts), f"Run {run_id} ended: {state}"])
+        lines += [f"    {name}: {_output(output, folder)}" for name, output in _outputs(facts).items()]
+    return "\n".join([*lines, "", f"Outputs are in {folder}", _uploads(said), f"Run {run_id} ended: {state}"])
 
 
 def failed_logs(client: AirflowClient, dag_id: str, run_id: str, instances: list[dict[str, Any]]) -> str:
@@ -80,7 +81,7 @@ def label(instance: dict[str, Any]) -> str:
 def _row(instance: dict[str, Any], facts: dict[str, Any]) -> str:
     where = facts.get("where", "–")
     ran_in = f"{where} job" if facts.get("job_name") else where
-    image = (facts.get("image_digest") or "–").removeprefix("sha256:")[:19]
+    image = (facts.get("image_digest") or "–")[:19]
     waited = _seconds(facts.get("submitted_at"), facts.get("started_at"))
     ran = _seconds(facts.get("started_at"), facts.get("ended_at"))
     return f"{label(instance):20} {instance['state']!s:15} {ran_in:10} {image:20} {waited:>8} {ran:>8}"
@@ -90,11 +91,30 @@ def _seconds(start: float | None, end: float | None) -> str:
     return "–" if start is None or end is None else f"{max(0.0, end - start):.1f} s"
 
 
-def _output(output: dict[str, Any]) -> str:
+def _in_order(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the instances in the order in which their tasks started, mapped ones by index."""
+    started: dict[str, str] = {}
+    for instance in instances:
+        task = instance["task_id"]
+        started[task] = min(started.get(task, "~"), instance["start_date"] or "~")
+    return sorted(instances, key=lambda instance: (started[instance["task_id"]], instance["map_index"]))
+
+
+def _outputs(facts: dict[str, Any]) -> dict[str, Any]:
+    return facts.get("outputs") or {}
+
+
+def _common_folder(uris: list[str]) -> str:
+    """Return the longest folder that all URIs are in, with its slash, empty when there is none."""
+    return os.path.commonprefix(uris).rpartition("/")[0] + "/" if uris else ""
+
+
+def _output(output: dict[str, Any], folder: str) -> str:
     if "value" in output:
         text = repr(output["value"])
-        return text if len(text) <= 100 else text[:99] + "…"
-    return f"{output['type']}, {_size(output['size'])}, {output['uri']}"
+        return text if len(text) <= 120 else text[:119] + "…"
+    kind = output["type"].removeprefix("builtins.")
+    return f"{kind}, {_size(output['size'])}, {output['uri'].removeprefix(folder)}"
 
 
 def _upload(facts: dict[str, Any]) -> str:
