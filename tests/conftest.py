@@ -1,3 +1,35 @@
 """Loads what all tests share. Airflow's environment is set here, before anything imports Airflow."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.engines import Podman, push_base, running_registry
+
 pytest_plugins = ["tests.airflow_env"]
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``host:port`` of a CNCF registry over plain HTTP without a login."""
+    with running_registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host
+
+
+@pytest.fixture(scope="session")
+def base_image(registry: str) -> str:
+    """Reference by digest of a base image in :func:`registry`, a Debian with Python ``tests.engines.BASE_PYTHON``."""
+    return push_base(registry)
+
+
+@pytest.fixture(scope="session")
+def podman(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """A Podman of its own that knows :func:`registry`, with its Docker API served at ``podman.socket``."""
+    engine = Podman.at(tmp_path_factory.mktemp("podman"), insecure=(registry,))
+    try:
+        with engine.service():
+            yield engine
+    finally:
+        engine.remove()
