@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_stepops.errors import ImageError
+from airflow_stepops.errors import BuildEngineError, ImageError
 from airflow_stepops.images import manifests
 from airflow_stepops.images.bases import Base, BaseImage, NoBase, RegistryBase
 from airflow_stepops.images.cache import ImageCache
 from airflow_stepops.images.contents import code_layer, requirements_layer, runtime_digest, runtime_layer
 from airflow_stepops.images.context import Context, read_context
+from airflow_stepops.images.docker import EngineBase
+from airflow_stepops.images.dockerfile import recipe_from_dockerfile, recipe_from_packages
 from airflow_stepops.images.layers import Layer
 from airflow_stepops.images.plan import LAYERS, ImagePlan, Machine, environment, folder, history_of
 from airflow_stepops.images.registry.blobs import BytesBlob, is_digest
@@ -77,6 +79,7 @@ def ensure_image(
         return BuiltImage(image.uri, pinned if is_digest(pinned) else "", "", 0, 0, 0, True)
     cache = ImageCache()
     context = read_context(code_root)
+    request = _Request(image, target, dag_file, repository, builder, report)
     if target.base is None:
         _report_unused(image, report)
         machine = Machine(_here(), _worker_python(), here=True)
@@ -85,10 +88,22 @@ def ensure_image(
         machine = Machine(
             image.platform or target.platform or manifests.host_platform(), image.python or _worker_python()
         )
-        base = _base(image, target.base, machine, repository, builder, cache, context, dag_file, report)
+        base = _base(request, machine, context, cache)
     lines = read_requirements(image.requirements, dag_file, code_root)
     plan = ImagePlan(base.identity, machine, tuple(map(mask, lines)), runtime_digest(), context.digest)
     return _Build(plan, base, lines, context, repository, cache, report).ensure()
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for."""
+
+    image: Image
+    target: ImageTarget
+    dag_file: Path
+    repository: ImageRepository
+    builder: ImageBuilderComponent | None
+    report: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -190,17 +205,23 @@ def _report_unused(image: Image, report: Callable[[str], None]) -> None:
         )
 
 
-def _base(
-    image: Image,
-    default: str,
-    machine: Machine,
-    repository: ImageRepository,
-    builder: ImageBuilderComponent | None,
-    cache: ImageCache,
-    context: Context,
-    dag_file: Path,
-    report: Callable[[str], None],
-) -> Base:
+def _base(request: _Request, machine: Machine, context: Context, cache: ImageCache) -> Base:
+    """Return what the image lies on: an image of a registry, or one that an engine builds."""
+    image, repository = request.image, request.repository
+    named = image.base or request.target.base or ""
     if image.dockerfile is None and not image.apt_packages:
-        return RegistryBase(image.base or default, machine.platform, repository, cache)
-    raise NotImplementedError
+        return RegistryBase(named, machine.platform, repository, cache)
+    if request.builder is None or not request.builder.builds_dockerfiles:
+        asked = "dockerfile" if image.dockerfile else "apt_packages"
+        raise BuildEngineError(
+            f"Image({asked}=…) needs a container engine, and the stack's image builder has none. Set 'image_builder: "
+            "{flavor: docker}' in the stack, or bring a finished image with Image(uri=…)."
+        )
+    if image.dockerfile is not None:
+        recipe = recipe_from_dockerfile(
+            image.dockerfile, image.apt_packages, machine.platform, context, request.dag_file
+        )
+    else:
+        pinned = RegistryBase(named, machine.platform, repository, cache).identity
+        recipe = recipe_from_packages(pinned, image.apt_packages, machine.platform)
+    return EngineBase(recipe, request.builder.engine_address(), repository, cache, request.report)

@@ -60,6 +60,24 @@ def read_context(root: Path) -> Context:
     return Context(root, tuple(entries))
 
 
+def code_file(given: str, folder: Path, code_root: Path, where: str) -> Path:
+    """Return the file of the code folder that a relative path means.
+
+    :param folder: what the path is relative to.
+    :param where: what names it, for the error.
+    :raises ContextError: if there is none, or it is outside of the code folder.
+    """
+    path = (folder / given).resolve()
+    if not path.is_relative_to(code_root.resolve()):
+        raise ContextError(
+            f"{where}: {given!r} is outside of the code folder {code_root}. Put the file into it; a path is relative "
+            "to the file that names it."
+        )
+    if not path.is_file():
+        raise ContextError(f"{where}: there is no file {path}. A path is relative to the file that names it.")
+    return path
+
+
 def _walk(root: Path) -> list[tuple[str, os.stat_result]]:
     """Return relative paths and their state, of all that is not left out."""
     rules = IgnoreRules(root)

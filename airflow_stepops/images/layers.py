@@ -59,11 +59,19 @@ class Entry:
 
 
 def write_layer(entries: Iterable[Entry], path: Path, folders: Iterable[str] = ()) -> Layer:
-    """Write a layer, with both digests made in the same pass.
+    """Pack entries into a layer.
 
     :param path: the file to write.
     :param folders: folders that the layer has even when they are empty.
     :raises ContextError: naming the file, when one is not what it was when its entry was made, or cannot be read.
+    """
+    return compress(_tar(entries, folders), path)
+
+
+def compress(tar: Iterable[bytes], path: Path) -> Layer:
+    """Write a tar as a layer, with both digests made in the same pass.
+
+    :param path: the file to write.
     """
     plain, packed = hashlib.sha256(), hashlib.sha256()
     crc, length, size = 0, 0, 0
@@ -76,7 +84,7 @@ def write_layer(entries: Iterable[Entry], path: Path, folders: Iterable[str] = (
 
         emit(_GZIP_HEADER)
         waiting: deque[Future[bytes]] = deque()
-        for block, final in _blocks(_tar(entries, folders)):
+        for block, final in _blocks(tar):
             plain.update(block)
             crc = zlib.crc32(block, crc)
             length += len(block)
@@ -96,7 +104,7 @@ def _deflate(block: bytes, final: bool) -> bytes:
     return bytes(packer.compress(block) + packer.flush(mode))
 
 
-def _blocks(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
+def _blocks(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     """Join chunks to blocks of a fixed length, and say which is the last."""
     block = bytearray()
     for chunk in chunks:

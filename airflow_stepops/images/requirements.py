@@ -9,6 +9,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from airflow_stepops.errors import RequirementsError
+from airflow_stepops.images.context import code_file
 
 _INCLUDE = re.compile(r"(-r|--requirement|-c|--constraint)(?:\s+|=|(?=[^-\s]))(?P<file>.+)")
 _HASHES = re.compile(r"\s+--hash[= ]\S+")
@@ -30,25 +31,13 @@ def read_requirements(given: Sequence[str] | str, dag_file: Path, code_root: Pat
     """Return the lines for the installer.
 
     :param given: requirements, or the path of a file relative to the folder of the DAG file.
-    :raises RequirementsError: naming file and line, for what is no requirement, for local paths, and for a file
-        that is not in the code folder.
+    :raises RequirementsError: naming file and line, for what is no requirement and for local paths.
+    :raises ContextError: for a file that is not in the code folder.
     """
     if isinstance(given, str):
-        path = _inside(dag_file.parent / given, given, f"Image(requirements={given!r})", code_root)
+        path = code_file(given, dag_file.parent, code_root, f"Image(requirements={given!r})")
         return tuple(_lines_of(path, code_root, []))
     return tuple(line for text in given if (line := _checked(_COMMENT.sub("", text).strip(), "Image(requirements=…)")))
-
-
-def _inside(path: Path, given: str, where: str, code_root: Path) -> Path:
-    resolved = path.resolve()
-    if not resolved.is_relative_to(code_root.resolve()):
-        raise RequirementsError(
-            f"{where}: {given!r} is outside of the code folder {code_root}. Put the file into it: a path is relative "
-            "to the file that names it."
-        )
-    if not resolved.is_file():
-        raise RequirementsError(f"{where}: there is no file {resolved}. A path is relative to the file that names it.")
-    return resolved
 
 
 def _lines_of(path: Path, code_root: Path, parents: list[Path]) -> Iterator[str]:
@@ -68,7 +57,7 @@ def _lines_of(path: Path, code_root: Path, parents: list[Path]) -> Iterator[str]
         elif include[1] in ("-c", "--constraint"):
             raise RequirementsError(f"{where}: {line!r}: constraint files are not read. Pin the versions here.")
         else:
-            inner = _inside(path.parent / include["file"].strip(), include["file"].strip(), where, code_root)
+            inner = code_file(include["file"].strip(), path.parent, code_root, where)
             yield from _lines_of(inner, code_root, [*parents, path])
 
 
@@ -107,7 +96,7 @@ def _checked(line: str, where: str) -> str:
         Requirement(_HASHES.sub("", line))
     except InvalidRequirement as error:
         raise RequirementsError(
-            f"{where}: {mask(line)!r} is not a requirement ({str(error).splitlines()[0]}). Write a name and versions, such as "
-            "'pandas>=2.2' or 'torch==2.7.*; platform_machine == \"x86_64\"'."
+            f"{where}: {mask(line)!r} is not a requirement ({str(error).splitlines()[0]}). Write a name and "
+            "versions, such as 'pandas>=2.2' or 'torch==2.7.*; platform_machine == \"x86_64\"'."
         ) from error
     return line

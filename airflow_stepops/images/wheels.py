@@ -47,6 +47,11 @@ def install(lines: Sequence[str], machine: Machine, into: Path, *, directory: Pa
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         command = [uv.find_uv_bin(), "pip", "install", "--target", str(into), "--python", sys.executable]
         if not machine.here:
+            if machine.platform not in _UV_PLATFORMS:
+                raise RequirementsError(
+                    f"there is no image for platform {machine.platform!r}: set Image(platform=…) to one of "
+                    f"{', '.join(_UV_PLATFORMS)}."
+                )
             command += ["--python-version", machine.python, "--python-platform", _UV_PLATFORMS[machine.platform]]
         command += ["--only-binary", ":all:", "--no-compile", "--no-progress", "--color", "never", "-r", str(file)]
         command += [] if dependencies else ["--no-deps"]

@@ -80,6 +80,10 @@ class ImageBuilderComponent(Component):
     #: Whether ``dockerfile`` and ``apt_packages`` work.
     builds_dockerfiles: ClassVar[bool] = False
 
+    def engine_address(self) -> str | None:
+        """Return where the container engine listens, ``None`` to look for it in the usual places."""
+        return None
+
 
 @dataclass(frozen=True)
 class ImageTarget:

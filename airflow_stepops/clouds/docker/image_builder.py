@@ -18,3 +18,7 @@ class DockerImageBuilder(ImageBuilderComponent):
     builds_dockerfiles: ClassVar[bool] = True
 
     docker_host: str | None = None
+
+    def engine_address(self) -> str | None:
+        """Return where the container engine listens, ``None`` to look for it in the usual places."""
+        return self.docker_host

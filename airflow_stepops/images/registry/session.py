@@ -146,8 +146,8 @@ class RegistrySession:
         """Return the interruption for a connection that failed."""
         return Interrupted(
             RegistryError(
-                f"{self.registry}: {method} {_without_query(url)} got no answer ({type(error).__name__}: {error}). Check "
-                "the registry's address and that this worker can reach it."
+                f"{self.registry}: {method} {_without_query(url)} got no answer ({type(error).__name__}: {error}). "
+                "Check the registry's address and that this worker can reach it."
             )
         )
 
