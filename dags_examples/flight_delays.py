@@ -56,7 +56,14 @@ def features(
     return table[table["month"] < first_test_month], table[table["month"] >= first_test_month]
 
 
-@step(step_operator=True, image=SKLEARN, resources=Resources(cpus=1, memory="2GiB"), timeout="20m", retries=1)
+@step(
+    step_operator=True,
+    image=SKLEARN,
+    resources=Resources(cpus=1, memory="2GiB"),
+    environment={"OMP_NUM_THREADS": "1"},  # three at a time, on whatever machine
+    timeout="20m",
+    retries=1,
+)
 def train(flights: pd.DataFrame, learning_rate: float, airport: str) -> dict[str, Any]:
     """Fit a model of late arrivals to the flights of one airport."""
     from sklearn.compose import make_column_transformer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -106,7 +105,12 @@ def _outputs(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _common_folder(uris: list[str]) -> str:
     """Return the longest folder that all URIs are in, with its slash, empty when there is none."""
-    return os.path.commonprefix(uris).rpartition("/")[0] + "/" if uris else ""
+    common = ""
+    for parts in zip(*(uri.split("/")[:-1] for uri in uris), strict=False):
+        if len(set(parts)) > 1:
+            break
+        common += f"{parts[0]}/"
+    return common
 
 
 def _output(output: dict[str, Any], folder: str) -> str:
