@@ -13,7 +13,8 @@ import random
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from airflow_stepops.errors import EndKind, JobNotFoundError
@@ -50,13 +51,19 @@ class WatchedJob:
 @dataclass
 class _Watch:
     job: WatchedJob
-    notify: Callable[[str], None]
+    tell: Callable[[str], None]
     done: asyncio.Future[JobStatus]
     seen_at: float = 0.0
     unknown: int = 0
     said: str = ""
     status: JobStatus | None = None
     overdue: tuple[EndKind, str] | None = None
+    #: Airflow finds the log of a trigger by context variables; the watcher's own are of the trigger that came first.
+    context: Context = field(default_factory=copy_context)
+
+    def notify(self, line: str) -> None:
+        """Tell the waiter, as if it had spoken itself."""
+        self.context.run(self.tell, line)
 
     def deadline_passed(self, now: float) -> tuple[EndKind, str] | None:
         """Return the kind of end and the reason when the job has run or waited too long."""

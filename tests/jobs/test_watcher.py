@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -178,6 +179,34 @@ def test_triggers_of_one_account_share_a_watcher_and_those_of_another_do_not() -
         return shared_watcher("local:here", InMemoryService) is first
 
     assert run(body)
+
+
+def test_each_waiter_is_told_of_its_own_job_in_its_own_context() -> None:
+    service = InMemoryService()
+    for name in ("a", "b"):
+        service.set(name, JobState.RUNNING)
+    task: ContextVar[str] = ContextVar("task")
+    said: list[tuple[str, str]] = []
+
+    async def waiter(watcher: Watcher, name: str) -> None:
+        task.set(name)
+        await watcher.wait(watched(name), lambda line: said.append((task.get(), line)))
+
+    async def body() -> None:
+        watcher = Watcher(lambda: service)
+        waiting = asyncio.gather(*(asyncio.create_task(waiter(watcher, name)) for name in ("a", "b")))
+        await until(lambda: len(said) == 2)
+        service.set("a", JobState.SUCCEEDED)
+        service.set("b", JobState.FAILED)
+        await waiting
+
+    run(body)
+    assert sorted(said) == [
+        ("a", "job is running"),
+        ("a", "job is succeeded"),
+        ("b", "job is failed"),
+        ("b", "job is running"),
+    ]
 
 
 def test_the_calls_of_a_process_keep_the_distance_that_the_service_asks_for() -> None:

@@ -23,8 +23,17 @@ def job_state(airflow: LocalAirflow, name: str) -> dict[str, Any]:
     return json.loads((airflow.home / "stepops" / "jobs" / name / "state.json").read_text())
 
 
-def deferred(airflow: LocalAirflow, dag: str, run: str, task: str, index: int = -1) -> dict[str, Any]:
+def deferred(
+    airflow: LocalAirflow, dag: str, run: str, task: str, index: int = -1, try_number: int = 1
+) -> dict[str, Any]:
+    """Wait until a step is deferred and the triggerer has taken it over; return what it said of its job."""
     airflow.client.wait_for_task(dag, run, task, ("deferred",), map_index=index)
+    deadline = time.monotonic() + 120
+    while "[stepops] job is running" not in (log := airflow.client.log(dag, run, task, index, try_number)):
+        instance = airflow.client.wait_for_task(dag, run, task, ("deferred", "failed"), map_index=index)
+        assert instance["state"] == "deferred", "\n".join(log)
+        assert time.monotonic() < deadline, "\n".join(log)
+        time.sleep(0.5)
     return job(airflow, dag, run, task, index)
 
 
@@ -126,7 +135,7 @@ def test_clearing_a_waiting_step_leaves_one_job_that_runs(airflow: LocalAirflow,
     while airflow.client.task_instance("one_waiting", run, "wait_for")["try_number"] == 1:
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    second = deferred(airflow, "one_waiting", run, "wait_for")
+    second = deferred(airflow, "one_waiting", run, "wait_for", try_number=2)
     if second["job_name"] != first["job_name"]:  # else the new try goes on with the job
         wait_for_end(airflow, first["job_name"])
     gate.touch()

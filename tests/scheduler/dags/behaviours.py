@@ -6,13 +6,15 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 from airflow.sdk import task
 
 from airflow_stepops import log_metadata
 from airflow_stepops.dag import Image, pipeline, step
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FRAMES = Image(requirements=["pandas", "pyarrow"])
 
@@ -49,6 +51,8 @@ def numbers() -> list[int]:
 
 @step(step_operator=True, image=FRAMES)
 def split(numbers: list[int]) -> tuple[Annotated[pd.DataFrame, "small"], Annotated[pd.DataFrame, "large"]]:
+    import pandas as pd
+
     frame = pd.DataFrame({"x": numbers})
     log_metadata(rows=len(frame))
     return frame[frame.x < 2], frame[frame.x >= 2]
