@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from airflow_stepops.errors import BuildEngineError
 from airflow_stepops.images.bases import Base, BaseImage, read_image
 from airflow_stepops.images.cache import ImageCache
 from airflow_stepops.images.dockerfile import BaseRecipe
+from airflow_stepops.images.engine import connect
 from airflow_stepops.images.layers import Entry, compress, write_layer
 from airflow_stepops.images.manifests import DOCKER, Descriptor, Manifest
 from airflow_stepops.images.registry.blobs import CHUNK, BytesBlob
@@ -73,7 +73,10 @@ class EngineBase(Base):
         return read_image(name, self._repository, media_type, data, config)
 
     def _build_and_push(self) -> str:
-        with _engine(self._address) as client, tempfile.TemporaryDirectory(prefix="stepops-base-") as folder:
+        with (
+            closing(connect(self._address, _BUILD_TIMEOUT)) as client,
+            tempfile.TemporaryDirectory(prefix="stepops-base-") as folder,
+        ):
             self._report(f"builds base {self._recipe.tag} with the container engine")
             image = _build(client, self._recipe, Path(folder))
             archive = Path(folder) / "image.tar"
@@ -81,50 +84,6 @@ class EngineBase(Base):
                 for chunk in image.save(chunk_size=CHUNK):
                     out.write(chunk)
             return _push(archive, Path(folder), self._recipe.tag, self._repository)
-
-
-@contextmanager
-def _engine(address: str | None) -> Iterator[DockerClient]:
-    try:
-        import docker
-        from docker.errors import DockerException
-    except ImportError as error:
-        raise BuildEngineError(
-            "the docker builder needs the docker package: pip install 'airflow-stepops[docker]'."
-        ) from error
-    places = _places(address)
-    for place in places:
-        try:
-            client = docker.DockerClient(base_url=place, timeout=_BUILD_TIMEOUT)
-        except DockerException:
-            continue
-        try:
-            client.ping()
-        except (DockerException, OSError):
-            client.close()
-            continue
-        try:
-            yield client
-        finally:
-            client.close()
-        return
-    raise BuildEngineError(
-        f"no container engine answers at {', '.join(places)}. Start Docker, or Podman with 'podman system service', or "
-        "set DOCKER_HOST, or build the image elsewhere and name it with Image(uri=…)."
-    )
-
-
-def _places(address: str | None) -> list[str]:
-    configured = address or os.environ.get("DOCKER_HOST")
-    if configured:
-        return [configured]
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    sockets = [
-        "/var/run/docker.sock",
-        "/run/podman/podman.sock",
-        *([f"{runtime}/podman/podman.sock"] if runtime else []),
-    ]
-    return [f"unix://{path}" for path in sockets]
 
 
 def _build(client: DockerClient, recipe: BaseRecipe, folder: Path) -> Any:

@@ -19,9 +19,11 @@ class JobLink(BaseOperatorLink):
 
     name = "Job"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the URL, or ``""`` when the step ran in the worker or the service has no page for jobs."""
         from airflow.sdk.execution_time.xcom import XCom
 
+        if not getattr(operator, "step_operator", None):
+            return ""
         job = XCom.get_value(ti_key=ti_key, key=JOB_KEY)
         return str(job.get("console_url") or "") if isinstance(job, dict) else ""

@@ -12,8 +12,8 @@ from typing import Any
 from airflow_stepops.errors import StepDefinitionError
 from airflow_stepops.runtime.spec import StepSource
 
-#: Files that mark the root of the code that travels with a step.
-_MARKERS = (".stepopsignore", "stepops.yaml")
+#: Marks the root of the code that travels with a step, besides saying what stays out.
+_MARKER = ".stepopsignore"
 
 
 def check_shippable(function: Callable[..., Any]) -> None:
@@ -40,16 +40,13 @@ def check_shippable(function: Callable[..., Any]) -> None:
 def code_root(file: Path, bundle: Path | None) -> Path:
     """Return the folder of code that travels with the steps of a DAG file.
 
-    It is the nearest folder above the file that holds a ``.stepopsignore`` or a ``stepops.yaml``; else the DAG
-    bundle; else the file's own folder.
+    It is the nearest folder above the file that holds a ``.stepopsignore``, up to the DAG bundle; else the bundle;
+    else the file's own folder.
 
     :param bundle: root of the DAG bundle, where known.
     """
-    inside = bundle is not None and file.is_relative_to(bundle)
     for folder in file.parents:
-        if any((folder / marker).exists() for marker in _MARKERS):
-            return folder
-        if inside and folder == bundle:
+        if (folder / _MARKER).exists() or folder == bundle:
             return folder
     return file.parent
 

@@ -193,6 +193,7 @@ class StepTask(DecoratedOperator):
     ) -> NoReturn:
         from airflow_stepops.jobs.launch import Launcher
 
+        tell(context, where=component.flavor, step_operator=component.name)
         arguments = {name: plain(value) for name, value in self._context_arguments(context).items()}
         check_json(arguments, self.task_id)
         spec = self._spec(context, store, arguments)

@@ -31,8 +31,8 @@ def load_function(step: StepSource) -> Callable[..., Any]:
         function: Any = _import(step, root)
     except ModuleNotFoundError as error:
         error.add_note(
-            f"{error.name!r} is not in the step's image: add its package to Image(requirements=[…]), or keep its module "
-            "in the folder of the DAG file."
+            f"{error.name!r} is not in the step's image: add its package to Image(requirements=[…]), or keep "
+            "its module in the folder of the DAG file."
         )
         raise
     for part in step.qualname.split("."):

@@ -64,6 +64,10 @@ class RegistryClient(ImageRepository):
         """Return ``host/path@sha256:…``."""
         return f"{self.name}@{digest}"
 
+    def login(self) -> tuple[str, str] | None:
+        """Return name and password, when the repository was opened with credentials."""
+        return self._credentials() if self._credentials is not None else None
+
     def has_blob(self, digest: str) -> bool:
         """Return whether the blob is there."""
         response = self._session.send("HEAD", f"{self._root}/blobs/{digest}", expect=(200, 404))

@@ -40,6 +40,10 @@ class ImageRepository(ABC):
     def reference(self, digest: str) -> str:
         """Return what a step operator is given to find the image with this digest."""
 
+    def login(self) -> tuple[str, str] | None:
+        """Return name and password for an engine that pulls with our credentials, ``None`` for an anonymous user."""
+        return None
+
     @abstractmethod
     def has_blob(self, digest: str) -> bool:
         """Return whether the blob is there."""

@@ -1,0 +1,49 @@
+"""Step operator ``docker``: a container on Docker or Podman."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from airflow_stepops.stacks.components import ImageTarget, StepOperatorComponent
+
+if TYPE_CHECKING:
+    from airflow_stepops.jobs.protocol import JobService
+
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class DockerStepOperator(StepOperatorComponent):
+    """Runs a step in a container of an engine that worker and triggerer reach.
+
+    :param base_image: base of images that name none.
+    :param docker_host: address of the engine, such as ``unix:///run/podman/podman.sock``; default: ``DOCKER_HOST``,
+        then the sockets of Docker and Podman.
+    :param platform: of the images; default: this machine's.
+    :param network: the container's network, such as ``host``; default: the engine's.
+    :param extra: merged into the arguments of the create call (docker SDK, ``containers.create``) as it is.
+    """
+
+    flavor: ClassVar[str] = "docker"
+
+    base_image: str = f"docker.io/library/python:{_PYTHON}-slim"
+    docker_host: str | None = None
+    platform: Literal["linux/amd64", "linux/arm64"] | None = None
+    network: str | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+    def target(self) -> ImageTarget:
+        """Return the base, and the platform."""
+        return ImageTarget(base=self.base_image, platform=self.platform)
+
+    def connect(self) -> JobService:
+        """Return the engine's containers."""
+        from airflow_stepops.clouds.docker.service import DockerJobService
+
+        return DockerJobService(self.docker_host, network=self.network, extra=self.extra)
+
+    def account_key(self) -> str:
+        """Return a key of the engine."""
+        return f"docker:{self.docker_host or ''}"
