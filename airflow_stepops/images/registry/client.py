@@ -144,7 +144,15 @@ class RegistryClient(ImageRepository):
 
         :raises DigestMismatchError: when the registry keeps receiving other bytes.
         """
-        digest, patience = digest_of(data), Patience()
+        digest = digest_of(data)
+        # By its digest first: then the registry itself refuses damaged bytes, before a tag points to them.
+        self._put_checked(digest, media_type, data, digest)
+        if reference != digest:
+            self._put_checked(reference, media_type, data, digest)
+        return digest
+
+    def _put_checked(self, reference: str, media_type: str, data: bytes, digest: str) -> None:
+        patience = Patience()
         while True:
             response = self._session.send(
                 "PUT",
@@ -155,7 +163,7 @@ class RegistryClient(ImageRepository):
             )
             found = response.headers.get("docker-content-digest", digest)
             if found == digest:
-                return digest
+                return
             patience.wait(
                 Interrupted(
                     DigestMismatchError(

@@ -1,0 +1,207 @@
+"""A proxy in front of a real registry that breaks chosen requests: cut, reset, damaged, refused, slow."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+_CHUNK = 64 << 10
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next requests that match.
+
+    :param kind: ``status`` (answered by the proxy, the registry sees nothing) · ``reset`` (no answer) · ``cut_request``
+        (the registry gets half of the body) · ``cut_answer`` · ``damage_request`` and ``damage_answer`` (one byte is
+        changed) · ``lose_answer`` (the registry did it, the client never hears) · ``fail_after`` (the registry did it,
+        the client gets the status) · ``header`` (headers of the answer are replaced) · ``slow`` (small pieces).
+    :param method: of the request.
+    :param path: regular expression, searched in path and query.
+    :param times: how many requests are hit.
+    :param after: how many that match are let through first, those that another fault hits not counted.
+    """
+
+    kind: str
+    method: str
+    path: str = ""
+    times: int = 1
+    after: int = 0
+    status: int = 503
+    headers: dict[str, str] = field(default_factory=dict)
+    hit: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request that came to the proxy; names of headers in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    size: int
+
+
+class FaultyProxy:
+    """Forwards to a registry, with faults.
+
+    :param host: of the proxy, to be used as the registry.
+    """
+
+    def __init__(self, registry: str, host: str) -> None:
+        self.registry = registry
+        self.host = host
+        self.seen: list[Seen] = []
+        self._faults: list[Fault] = []
+        self._lock = threading.Lock()
+
+    def add(self, kind: str, method: str, path: str = "", **options: object) -> Fault:
+        """Plan a fault and return it; ``fault.hit`` counts how often it struck."""
+        fault = Fault(kind, method, path, **options)  # type: ignore[arg-type]
+        self._faults.append(fault)
+        return fault
+
+    def take(self, method: str, path: str) -> Fault | None:
+        """Return the fault for a request."""
+        with self._lock:
+            for fault in self._faults:
+                if fault.hit < fault.times and fault.method == method and re.search(fault.path, path):
+                    if fault.after:
+                        fault.after -= 1
+                        continue
+                    fault.hit += 1
+                    return fault
+        return None
+
+    def count(self, method: str, path: str = "") -> int:
+        """Return how many requests came."""
+        return sum(1 for seen in self.seen if seen.method == method and re.search(path, seen.path))
+
+
+class _Reset(Exception):
+    """Close the connection so that the client gets a reset."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    proxy: FaultyProxy
+
+    def _handle(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self.proxy.seen.append(Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, length))
+        fault = self.proxy.take(self.command, self.path)
+        try:
+            self._forward(fault, length)
+        except (_Reset, ConnectionError, http.client.HTTPException):
+            self.close_connection = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.wfile = Path(os.devnull).open("wb")  # noqa: SIM115 - the handler flushes it when it ends
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _handle
+
+    def _forward(self, fault: Fault | None, length: int) -> None:
+        kind = fault.kind if fault else ""
+        if kind == "reset":
+            raise _Reset
+        if fault is not None and kind == "status":
+            self._read(length)
+            self._answer(fault.status, fault.headers)
+            return
+        upstream = http.client.HTTPConnection(self.proxy.registry, timeout=30)
+        try:
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() != "connection":
+                    upstream.putheader(name, value)
+            upstream.endheaders()
+            self._send_body(upstream, kind, length)
+            answer = upstream.getresponse()
+            if fault is not None and kind in ("lose_answer", "fail_after"):
+                answer.read()
+                if kind == "lose_answer":
+                    raise _Reset
+                self._answer(fault.status, fault.headers)
+                return
+            self._return(answer, fault)
+        finally:
+            upstream.close()
+
+    def _read(self, length: int) -> bytes:
+        return self.rfile.read(length) if length else b""
+
+    def _send_body(self, upstream: http.client.HTTPConnection, kind: str, length: int) -> None:
+        sent = 0
+        while sent < length:
+            chunk = bytearray(self.rfile.read(min(_CHUNK, length - sent)))
+            if kind == "damage_request" and sent == 0:
+                chunk[len(chunk) // 2] ^= 0xFF
+            if kind == "cut_request" and sent + len(chunk) > length // 2:
+                upstream.send(bytes(chunk[: max(0, length // 2 - sent)]))
+                upstream.close()
+                raise _Reset
+            upstream.send(bytes(chunk))
+            sent += len(chunk)
+
+    def _return(self, answer: http.client.HTTPResponse, fault: Fault | None) -> None:
+        kind = fault.kind if fault else ""
+        body = answer.read() if self.command != "HEAD" else b""
+        self.send_response(answer.status)
+        replaced = {name.lower(): value for name, value in fault.headers.items()} if fault and kind == "header" else {}
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "connection", *replaced):
+                self.send_header(name, value)
+        for name, value in replaced.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if kind == "damage_answer" and body:
+            body = bytes([body[0] ^ 0xFF]) + body[1:]
+        if kind == "cut_answer":
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            raise _Reset
+        if kind == "slow":
+            for start in range(0, len(body), max(1, len(body) // 8)):
+                self.wfile.write(body[start : start + max(1, len(body) // 8)])
+                self.wfile.flush()
+                time.sleep(0.02)
+            return
+        self.wfile.write(body)
+
+    def _answer(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Stay silent."""
+
+
+@contextmanager
+def faulty_proxy(registry: str) -> Iterator[FaultyProxy]:
+    """Run a proxy in front of a registry (``host:port``)."""
+    handler = type("Handler", (_Handler,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    proxy = FaultyProxy(registry, f"127.0.0.1:{server.server_address[1]}")
+    handler.proxy = proxy
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
