@@ -6,7 +6,8 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from airflow.sdk.bases.decorator import task_decorator_factory
 from airflow.sdk.definitions._internal.contextmanager import DagContext
@@ -17,11 +18,27 @@ from airflow_stepops.operators.source import check_shippable, source_file
 from airflow_stepops.operators.step import StepTask
 from airflow_stepops.runtime.outputs import declared_outputs
 
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+    from airflow_stepops.stacks.models import Stack
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Name of the stack of the pipeline whose function is running now.
 current_stack: ContextVar[str | None] = ContextVar("airflow_stepops_stack", default=None)
+
+
+class _ReadFor:
+    """The DAG that is being defined, and the stacks that were read for it."""
+
+    def __init__(self) -> None:
+        self.dag: DAG | None = None
+        self.stacks: dict[tuple[Path, str | None], Stack] = {}
+
+
+_read_for = _ReadFor()
 
 
 class Step(Generic[P, R]):
@@ -77,9 +94,7 @@ class Step(Generic[P, R]):
 
 def _check_in_stack(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Check what only the stack knows: names, settings of the flavor, whether a base can be built."""
-    from airflow_stepops.stacks.file import load
-
-    stack = load(near=source_file(function).parent).stack(options["stack"])
+    stack = _stack(source_file(function).parent, options["stack"])
     component = stack.step_operator(options["step_operator"])
     if options.get("settings"):
         component.overridden(options["settings"])
@@ -90,6 +105,18 @@ def _check_in_stack(function: Callable[..., Any], options: Mapping[str, Any]) ->
             f"stack {stack.name!r} builds without one: give the stack an image_builder of flavor 'docker', or "
             "use Image(base=…) or Image(uri=…)."
         )
+
+
+def _stack(folder: Path, name: str | None) -> Stack:
+    """Return a stack, read once for each DAG that is being defined."""
+    from airflow_stepops.stacks.file import load
+
+    dag = DagContext.get_current()
+    if _read_for.dag is not dag or dag is None:
+        _read_for.dag, _read_for.stacks = dag, {}
+    if (folder, name) not in _read_for.stacks:
+        _read_for.stacks[folder, name] = load(near=folder).stack(name)
+    return _read_for.stacks[folder, name]
 
 
 def _operator_arguments(options: Mapping[str, Any]) -> dict[str, Any]:

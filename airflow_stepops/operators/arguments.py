@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from airflow_stepops.errors import StepDefinitionError
@@ -11,7 +11,7 @@ from airflow_stepops.runtime.spec import encode_value
 
 
 def from_context(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], context: Mapping[str, Any]
+    function: Callable[..., Any], args: Collection[Any], kwargs: Mapping[str, Any], context: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the context variables that the function asks for by parameter name, as TaskFlow does."""
     signature = inspect.signature(function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import os
@@ -77,5 +78,9 @@ def step_source(function: Callable[..., Any], root: Path) -> StepSource:
 
 def source_file(function: Callable[..., Any]) -> Path:
     """Return the file that holds the function, with symbolic links in its folder's path resolved."""
-    code = inspect.unwrap(function).__code__
-    return Path(os.path.realpath(code.co_filename))
+    return _real_path(inspect.unwrap(function).__code__.co_filename)
+
+
+@functools.lru_cache(maxsize=256)
+def _real_path(file: str) -> Path:
+    return Path(os.path.realpath(file))

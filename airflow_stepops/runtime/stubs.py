@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import FunctionType, ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 #: Decorators whose function defines a DAG: it must not run inside a job.
 _DEFINES_A_DAG = ("dag", "task_group")
@@ -104,7 +104,9 @@ class StubBase:
 
 
 class _StubModule(ModuleType):
-    __path__: ClassVar[list[str]] = []
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):

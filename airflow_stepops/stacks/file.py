@@ -21,7 +21,7 @@ FILE_NAME = "stepops.yaml"
 VERSION = 1
 
 #: The stack that is always there: nothing needs setting up.
-_LOCAL = {
+_LOCAL: dict[str, dict[str, dict[str, Any]]] = {
     "artifact_stores": {"local": {"flavor": "local"}},
     "container_registries": {"local": {"flavor": "local"}},
     "image_builders": {"oci": {"flavor": "oci"}},

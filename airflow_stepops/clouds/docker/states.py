@@ -19,21 +19,27 @@ _SIGNALLED = 128
 def status(name: str, inspected: Mapping[str, Any]) -> JobStatus:
     """Return the status of an inspected container."""
     state = inspected["State"]
-    times = {
-        "created_at": _time(inspected.get("Created")),
-        "started_at": _time(state.get("StartedAt")),
-        "ended_at": _time(state.get("FinishedAt")),
-    }
+    created_at = _time(inspected.get("Created"))
+    started_at = _time(state.get("StartedAt"))
     phase = str(state.get("Status", "")).lower()
     if phase in _PENDING:
-        return JobStatus(name, JobState.PENDING, detail=phase, created_at=times["created_at"])
+        return JobStatus(name, JobState.PENDING, detail=phase, created_at=created_at)
     if phase not in ENDED:
         running = JobState.STOPPING if phase == "stopping" else JobState.RUNNING
-        return JobStatus(name, running, created_at=times["created_at"], started_at=times["started_at"])
+        return JobStatus(name, running, created_at=created_at, started_at=started_at)
     code = int(state.get("ExitCode", 0))
     ended, kind, reason = _end(code, bool(state.get("OOMKilled")), str(state.get("Error") or ""))
     exit_code = _SIGNALLED - code if kind is EndKind.INFRASTRUCTURE and code > _SIGNALLED else code
-    return JobStatus(name, ended, kind=kind, reason=reason, exit_code=exit_code, **times)
+    return JobStatus(
+        name,
+        ended,
+        kind=kind,
+        reason=reason,
+        exit_code=exit_code,
+        created_at=created_at,
+        started_at=started_at,
+        ended_at=_time(state.get("FinishedAt")),
+    )
 
 
 def listed(name: str, entry: Mapping[str, Any]) -> JobStatus:
