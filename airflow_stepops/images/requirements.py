@@ -19,7 +19,7 @@ _INDEX_OPTIONS = (
     "--index-url", "-i", "--extra-index-url", "--find-links", "-f", "--no-index", "--pre", "--prefer-binary",
     "--trusted-host", "--only-binary", "--require-hashes",
 )  # fmt: skip
-_LOCAL = re.compile(r"(\.{0,2}/|~|\\|file:|[A-Za-z]:\\)|.*\.(whl|tar\.gz|zip)$")
+_LOCAL = re.compile(r"(\.{1,2}(/|$)|/|~|\\|file:|[A-Za-z]:\\)|.*\.(whl|tar\.gz|zip)$")
 
 
 def mask(text: str) -> str:

@@ -77,7 +77,7 @@ def proxy(registry: str) -> Iterator[FaultyProxy]:
 def build(project: Path) -> Build:
     """Build the project's image: ``build(repository, base, requirements=[…], builder=…)``."""
 
-    def run(repository: ImageRepository, base: str | None, *, builder: object = None, **image: object) -> BuiltImage:
+    def run(repository: ImageRepository, base: str | None, /, *, builder: object = None, **image: object) -> BuiltImage:
         if base is not None and not image.get("uri"):
             image.setdefault("python", BASE_PYTHON)
         return ensure_image(
