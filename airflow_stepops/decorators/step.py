@@ -13,6 +13,7 @@ from airflow.sdk.bases.decorator import task_decorator_factory
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
 from airflow_stepops.decorators.options import check_options
+from airflow_stepops.decorators.params import with_stable_params
 from airflow_stepops.errors import StepDefinitionError
 from airflow_stepops.operators.source import check_shippable, source_file
 from airflow_stepops.operators.step import StepTask
@@ -71,7 +72,7 @@ class Step(Generic[P, R]):
 
     def partial(self, **kwargs: Any) -> Any:
         """Fix some arguments of a mapped step; ``.expand()`` the rest."""
-        return self._task_decorator().partial(**kwargs)
+        return self._task_decorator().partial(**with_stable_params(kwargs))
 
     def expand(self, **kwargs: Any) -> Any:
         """Map the step over lists, one task instance for each element."""
