@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -52,6 +53,7 @@ class ImageCache:
         path, facts = layers / f"{key}.tar.gz", self.read(f"packed/{key}.json")
         with suppress(FileNotFoundError, KeyError):
             if facts is not None and path.stat().st_size == facts["size"]:
+                os.utime(path)
                 return Layer(facts["digest"], facts["size"], path, facts["diff_id"])
         return None
 
@@ -71,8 +73,7 @@ class ImageCache:
         limit = time.time() - _KEEP
         for path in layers.iterdir():
             with suppress(FileNotFoundError):
-                stat = path.stat()
-                if max(stat.st_atime, stat.st_mtime) < limit:
+                if path.stat().st_mtime < limit:
                     path.unlink()
 
     def read(self, name: str, max_age: float | None = None) -> Any:

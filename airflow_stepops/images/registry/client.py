@@ -88,8 +88,6 @@ class RegistryClient(ImageRepository):
         url, offset, patience = f"{self._root}/blobs/{digest}", 0, Patience()
         while True:
             headers = {"Range": f"bytes={offset}-"} if offset else {}
-            # Compressed as it is: an encoding of the connection would change what is counted and hashed.
-            headers["Accept-Encoding"] = "identity"
             try:
                 with self._session.stream("GET", url, expect=(200, 206), headers=headers) as response:
                     skip = offset if response.status_code == 200 else 0

@@ -134,7 +134,8 @@ class RegistrySession:
             verify=_tls(),
             timeout=_TIMEOUT,
             limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
-            headers={"User-Agent": "airflow-stepops"},
+            # Compressed answers would change what is counted and hashed.
+            headers={"User-Agent": "airflow-stepops", "Accept-Encoding": "identity"},
             event_hooks={"request": [self._counted]},
         )
 
