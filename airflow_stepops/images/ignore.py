@@ -15,8 +15,8 @@ _ALWAYS = frozenset(
     {".git", ".hg", ".svn", "__pycache__", ".venv", "node_modules", ".ipynb_checkpoints", ".DS_Store",
      ".mypy_cache", ".pytest_cache", ".ruff_cache", ".stepopsignore", ".dockerignore"}
 )  # fmt: skip
-# Airflow's own files, where its home is the code folder.
-_AT_ROOT = frozenset({"airflow.cfg", "airflow.db", "airflow.db-shm", "airflow.db-wal", "logs"})
+# Airflow's own files, where its home is the code folder, and ours, which jobs do not read.
+_AT_ROOT = frozenset({"stepops.yaml", "airflow.cfg", "airflow.db", "airflow.db-shm", "airflow.db-wal", "logs"})
 
 
 class IgnoreRules:

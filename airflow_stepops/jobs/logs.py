@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
-from airflow_stepops.errors import JobError
 from airflow_stepops.jobs.protocol import JobService
 
 #: Airflow takes about 0.3 ms for a line of a trigger's log; this many do not hold up the other triggers.
@@ -28,33 +28,39 @@ class LogFollower:
         self._job_id = job_id
         self._emit = emit
         self._cursor = ""
+        self._ended = asyncio.Event()
         self.tail: deque[str] = deque(maxlen=_TAIL)
 
     async def follow(self) -> None:
-        """Follow until cancelled. A log that cannot be read for now is tried again."""
-        while True:
+        """Follow until :meth:`finish` is called or the task is cancelled."""
+        while not self._ended.is_set():
             try:
                 more = await self._step()
-            except JobError:
+            except Exception:  # noqa: BLE001 - a log that cannot be read for now says nothing of the job
                 more = False
             if not more:
-                await asyncio.sleep(self._service.poll_seconds)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._ended.wait(), self._service.poll_seconds)
 
-    async def drain(self) -> None:
-        """Fetch what is left after the job's end; a log that stays unreadable is said, not an error."""
+    async def finish(self, following: asyncio.Task[None]) -> None:
+        """Fetch what is left after the job's end; a log that stays unreadable is said, and is not an error.
+
+        :param following: the task that runs :meth:`follow`.
+        """
+        self._ended.set()
+        await following
         failures = 0
-        try:
+        problem: object = f"there is more than could be read in {_DRAIN_SECONDS:.0f} s"
+        with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while failures < _FAILURES_AFTER_END:
                     try:
                         if not await self._step():
                             return
-                    except JobError as error:
+                    except Exception as error:  # noqa: BLE001 - see follow()
                         failures += 1
-                        problem: object = error
+                        problem = error
                         await asyncio.sleep(min(1.0, self._service.poll_seconds))
-        except TimeoutError:
-            problem = f"there is more than could be read in {_DRAIN_SECONDS:.0f} s"
         self._emit(f"the log of the job is not complete here: {problem}")
 
     async def _step(self) -> bool:

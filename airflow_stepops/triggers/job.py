@@ -92,10 +92,10 @@ class JobTrigger(BaseTrigger):
         following = asyncio.create_task(follower.follow())
         try:
             status = await watcher.wait(job, lambda line: self.log.info("[stepops] %s", line))
-        finally:
+        except asyncio.CancelledError:
             following.cancel()
-            await asyncio.wait([following])
-        await follower.drain()
+            raise
+        await follower.finish(following)
         return status, list(follower.tail)
 
     def _watcher(self) -> Watcher:

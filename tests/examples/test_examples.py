@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.airflow_env import DAGS, FinishedRun, InProcessAirflow
+from tests.engines import Podman
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 AIRPORTS = ["EWR", "JFK", "LGA"]
@@ -28,6 +30,33 @@ def examples(migrated_database: None) -> Iterator[InProcessAirflow]:
 @pytest.fixture(scope="module")
 def flights(examples: InProcessAirflow) -> FinishedRun:
     return examples.run("flight_delays", {"learning_rate": 0.2})
+
+
+@pytest.fixture(scope="module")
+def flights_on_an_engine(
+    examples: InProcessAirflow,
+    registry: str,
+    base_image: str,
+    podman: Podman,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> FinishedRun:
+    """The same example with another stack: containers on Podman, pulled from a registry."""
+    folder = tmp_path_factory.mktemp("engine")
+    stack = {
+        "version": 1,
+        "active": "engine",
+        "artifact_stores": {"files": {"flavor": "local", "path": str(folder / "store")}},
+        "container_registries": {"cncf": {"flavor": "generic", "uri": f"{registry}/team"}},
+        "step_operators": {
+            "engine": {"flavor": "docker", "docker_host": podman.socket, "base_image": base_image, "network": "host"}
+        },
+        "stacks": {"engine": {"artifact_store": "files", "container_registry": "cncf", "step_operators": ["engine"]}},
+    }
+    file = folder / "stepops.yaml"
+    file.write_text(yaml.safe_dump(stack))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEPOPS_CONFIG", str(file))
+        return examples.run("flight_delays", {"learning_rate": 0.2})
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +110,27 @@ def test_tables_travel_as_references(flights: FinishedRun) -> None:
     tables = flights.xcom("features")
     assert sorted(tables) == ["test", "train"]
     assert len(tables["test"].load()) == 82_609
+
+
+def test_the_example_runs_unchanged_on_another_stack_with_equal_results(
+    flights: FinishedRun, flights_on_an_engine: FinishedRun, registry: str
+) -> None:
+    assert flights_on_an_engine.states == flights.states
+    jobs = [facts(flights_on_an_engine, "train", index) for index in range(3)]
+    assert {job["where"] for job in jobs} == {"docker"}
+    assert all(job["image"].startswith(f"{registry}/team/stepops@sha256:") for job in jobs)
+    for index in range(3):
+        assert flights_on_an_engine.xcom("evaluate", map_index=index) == flights.xcom("evaluate", map_index=index)
+    tables, local_tables = flights_on_an_engine.xcom("features"), flights.xcom("features")
+    assert {name: table.sha256 for name, table in tables.items()} == {
+        name: table.sha256 for name, table in local_tables.items()
+    }
+
+
+def test_the_engine_ran_the_image_that_was_pushed(flights_on_an_engine: FinishedRun, podman: Podman) -> None:
+    job = facts(flights_on_an_engine, "train", 0)
+    image = podman.run("inspect", "--format", "{{.ImageDigest}} {{.ImageName}}", job["job_name"]).split()
+    assert job["image_digest"] in " ".join(image)
 
 
 def test_steps_work_beside_ordinary_tasks_in_a_task_group_mapped_and_overridden(mix: FinishedRun) -> None:

@@ -237,10 +237,8 @@ def test_a_log_is_followed_and_drained_without_loss_or_repetition() -> None:
         following = asyncio.create_task(follower.follow())
         await until(lambda: len(seen) >= 1000)
         service.lines["a"] += [f"line {number}" for number in range(1200, 3000)]
-        following.cancel()
-        await asyncio.wait([following])
         service.fail("logs", 2)
-        await follower.drain()
+        await follower.finish(following)
         return list(follower.tail)
 
     tail = run(body)
@@ -252,5 +250,10 @@ def test_a_log_that_stays_unreadable_is_said_and_does_not_fail_the_step() -> Non
     service = InMemoryService()
     service.fail("logs", 1000)
     seen: list[str] = []
-    run(lambda: LogFollower(service, "a", seen.append).drain())
+
+    async def body() -> None:
+        follower = LogFollower(service, "a", seen.append)
+        await follower.finish(asyncio.create_task(follower.follow()))
+
+    run(body)
     assert seen == ["the log of the job is not complete here: logs: throttled"]
