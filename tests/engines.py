@@ -72,11 +72,15 @@ def wait_until(ready: Any, what: str, log: Path, seconds: float = 20.0) -> None:
 
 
 @contextmanager
-def running_registry(folder: Path, auth: Mapping[str, Any] | None = None) -> Iterator[str]:
+def running_registry(
+    folder: Path, auth: Mapping[str, Any] | None = None, http: Mapping[str, Any] | None = None, ca: Path | None = None
+) -> Iterator[str]:
     """Run the CNCF registry and give its ``host:port``.
 
     :param folder: for its data, configuration and log.
     :param auth: the ``auth`` section of its configuration.
+    :param http: what to add to its ``http`` section.
+    :param ca: certificates to trust, for a registry with TLS.
     """
     folder.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{free_port()}"
@@ -84,14 +88,16 @@ def running_registry(folder: Path, auth: Mapping[str, Any] | None = None) -> Ite
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": host, "secret": "of these tests"},
+        "http": {"addr": host, "secret": "of these tests", **(http or {})},
     }
     if auth is not None:
         configuration["auth"] = dict(auth)
     file, log = folder / "config.yml", folder / "log"
     file.write_text(yaml.safe_dump(configuration))
     with running("docker-registry", "serve", str(file), log=log):
-        wait_until(lambda: httpx.get(f"http://{host}/v2/").status_code in (200, 401), "the registry", log)
+        scheme, verify = ("https", httpx.create_ssl_context(str(ca))) if ca else ("http", True)
+        url = f"{scheme}://{host}/v2/"
+        wait_until(lambda: httpx.get(url, verify=verify).status_code in (200, 401), "the registry", log)
         yield host
 
 

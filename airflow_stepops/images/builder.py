@@ -38,7 +38,7 @@ class BuiltImage:
     :param reference: what a step operator is given.
     :param digest: of its manifest; ``""`` for a finished image that is not pinned.
     :param tag: its name in the repository; ``""`` for a finished image.
-    :param uploaded_bytes: sent now, base layers included.
+    :param uploaded_bytes: sent now, with layers of the base unless an engine built it.
     :param requests: network requests that it took.
     :param reused: whether it was there already.
     """

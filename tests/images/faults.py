@@ -25,7 +25,8 @@ class Fault:
     :param kind: ``status`` (answered by the proxy, the registry sees nothing) · ``reset`` (no answer) · ``cut_request``
         (the registry gets half of the body) · ``cut_answer`` · ``damage_request`` and ``damage_answer`` (one byte is
         changed) · ``lose_answer`` (the registry did it, the client never hears) · ``fail_after`` (the registry did it,
-        the client gets the status) · ``header`` (headers of the answer are replaced) · ``slow`` (small pieces).
+        the client gets the status) · ``header`` (headers of the answer are replaced) · ``as`` (the answer comes with
+        another status) · ``slow`` (small pieces).
     :param method: of the request.
     :param path: regular expression, searched in path and query.
     :param times: how many requests are hit.
@@ -156,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _return(self, answer: http.client.HTTPResponse, fault: Fault | None) -> None:
         kind = fault.kind if fault else ""
         body = answer.read() if self.command != "HEAD" else b""
-        self.send_response(answer.status)
+        self.send_response(fault.status if fault is not None and kind == "as" else answer.status)
         replaced = {name.lower(): value for name, value in fault.headers.items()} if fault and kind == "header" else {}
         for name, value in answer.getheaders():
             if name.lower() not in ("transfer-encoding", "connection", *replaced):

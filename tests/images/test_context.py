@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -174,6 +176,33 @@ def test_a_file_that_is_always_written_to_is_refused(tmp_path: Path) -> None:
     finally:
         stop.set()
         writer.join()
+
+
+@contextmanager
+def as_somebody_else(folder: Path) -> Iterator[None]:
+    """Root may read everything, so become another user for the block."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in (folder, *folder.parents[:3]):
+        path.chmod(path.stat().st_mode | 0o055)
+    os.seteuid(12345)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "a.py", "closed/b.py")
+    (tmp_path / "a.py").chmod(0)
+    with as_somebody_else(tmp_path), pytest.raises(ContextError, match=r"a\.py cannot be read: Permission denied"):
+        read_context(tmp_path)
+    (tmp_path / "a.py").chmod(0o644)
+    (tmp_path / "closed").chmod(0)
+    with as_somebody_else(tmp_path), pytest.raises(ContextError, match=r"closed/? cannot be read: Permission denied"):
+        read_context(tmp_path)
+    (tmp_path / "closed").chmod(0o755)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

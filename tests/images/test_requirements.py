@@ -149,13 +149,20 @@ def test_every_record_fits_its_files(tmp_path: Path) -> None:
     assert checked > 100
 
 
-def test_two_builds_make_the_same_layer_and_the_cache_saves_the_second(tmp_path: Path) -> None:
+def test_two_builds_make_the_same_layer_and_the_cache_saves_a_third(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = ["markupsafe==3.0.2", "idna==3.10"]
-    layers = [make(lines, AMD64, tmp_path / name) for name in ("a", "b") if (tmp_path / name).mkdir() is None]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    layers = [make(lines, AMD64, tmp_path / name) for name in ("a", "b")]
     assert layers[0].digest == layers[1].digest
     assert layers[0].diff_id == layers[1].diff_id
-    written = layers[0].path.stat().st_mtime_ns
-    assert make(lines, AMD64, tmp_path / "a").path.stat().st_mtime_ns == written
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty"))
+    assert make(lines, AMD64, tmp_path / "a") == layers[0]
+    with pytest.raises(RequirementsError):
+        make([*lines, "packaging==25.0"], AMD64, tmp_path / "a")
 
 
 def test_a_package_without_a_wheel_names_the_other_ways(tmp_path: Path) -> None:
@@ -173,14 +180,16 @@ def test_versions_that_do_not_exist_are_said_in_uv_s_words(tmp_path: Path) -> No
     assert "linux/amd64, Python 3.12" in str(caught.value)
 
 
-def test_a_password_of_an_index_is_in_no_error(tmp_path: Path) -> None:
+def test_a_password_of_an_index_is_in_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     with pytest.raises(RequirementsError) as caught:
         make(["--index-url http://user:s3cret@127.0.0.1:9/simple", "idna==3.10"], AMD64, tmp_path)
     assert "127.0.0.1" in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
-def test_the_index_settings_of_uv_are_respected(tmp_path: Path) -> None:
+def test_the_index_settings_of_uv_are_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     (tmp_path / "uv.toml").write_text('[[index]]\nurl = "http://127.0.0.1:9/of-uv-toml"\ndefault = true\n')
     with pytest.raises(RequirementsError, match="of-uv-toml"):
         make(["idna==3.10"], AMD64, tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import json
 import threading
 import time
@@ -18,9 +17,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
+
+from tests.images.certificates import self_signed
 
 SERVICE = "registry.test"
 ISSUER = "stepops tests"
@@ -41,7 +40,7 @@ class TokenService:
 
     url: str
     certificate: Path
-    key: rsa.RSAPrivateKey
+    key: bytes
     passwords: dict[str, str] = field(default_factory=lambda: {"pusher": "s3cret/word", "reader": "r"})
     readers: set[str] = field(default_factory=lambda: {"reader"})
     lifetime: int = 300
@@ -107,21 +106,12 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def token_service(folder: Path) -> Iterator[TokenService]:
     """Run a token service; its certificate is written into the folder."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ISSUER)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    packed, certificate = self_signed(ISSUER)
     file = folder / "token.pem"
-    file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    file.write_bytes(certificate)
     handler = type("Handler", (_Handler,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    service = TokenService(f"http://127.0.0.1:{server.server_address[1]}/token", file, key)
+    service = TokenService(f"http://127.0.0.1:{server.server_address[1]}/token", file, packed)
     handler.service = service
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

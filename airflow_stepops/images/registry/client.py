@@ -99,8 +99,6 @@ class RegistryClient(ImageRepository):
                             yield fresh
                             patience.progressed()
                 return
-            except httpx.TransportError as error:
-                patience.wait(self._session.interrupted("GET", url, error))
             except Interrupted as interruption:
                 patience.wait(interruption)
 

@@ -32,9 +32,9 @@ class RegistrySession:
 
     def __init__(self, registry: str, scope: str, credentials: Credentials | None, insecure: bool) -> None:
         host = _DOCKER_HUB[1] if registry == _DOCKER_HUB[0] else registry
-        plain = insecure or httpx.URL(f"//{host}").host in ("localhost", "127.0.0.1", "::1")
+        self._is_here = httpx.URL(f"//{host}").host in ("localhost", "127.0.0.1", "::1")
         self.registry = registry
-        self.origin = httpx.URL(f"{'http' if plain else 'https'}://{host}")
+        self.origin = httpx.URL(f"{'http' if insecure or self._is_here else 'https'}://{host}")
         self._auth = RegistryAuth(self.origin, scope, credentials)
         self._count = 0
         self._counting = threading.Lock()
@@ -85,10 +85,7 @@ class RegistrySession:
         :raises RegistryError: when it cannot.
         """
         with self.stream(method, url, expect=expect, headers=headers, content=content, scopes=scopes) as response:
-            try:
-                response.read()
-            except httpx.TransportError as error:
-                raise self.interrupted(method, url, error) from error
+            response.read()
             return response
 
     @contextmanager
@@ -104,7 +101,7 @@ class RegistrySession:
     ) -> Iterator[httpx.Response]:
         """Send a request once and give the answer before its body is read.
 
-        :raises Interrupted: when it may work later.
+        :raises Interrupted: when it may work later; also while the body is read in the block.
         :raises RegistryError: when it cannot.
         """
         body = content if isinstance(content, bytes) else None
@@ -116,16 +113,16 @@ class RegistrySession:
             request.stream = content
         try:
             response = self._client.send(request, stream=True, follow_redirects=method in ("GET", "HEAD"))
+            try:
+                if response.status_code not in expect:
+                    raise self._refused(response)
+                yield response
+            finally:
+                response.close()
         except httpx.TransportError as error:
-            raise self.interrupted(method, url, error) from error
+            raise self._interrupted(method, url, error) from error
         except httpx.TooManyRedirects as error:
             raise RegistryError(f"{self.registry}: {method} {url} is redirected in circles.") from error
-        try:
-            if response.status_code not in expect:
-                raise self._refused(response)
-            yield response
-        finally:
-            response.close()
 
     @cached_property
     def _client(self) -> httpx.Client:
@@ -133,6 +130,8 @@ class RegistrySession:
             auth=self._auth,
             verify=_tls(),
             timeout=_TIMEOUT,
+            # A proxy of the environment does not know this machine.
+            trust_env=not self._is_here,
             limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
             # Compressed answers would change what is counted and hashed.
             headers={"User-Agent": "airflow-stepops", "Accept-Encoding": "identity"},
@@ -143,14 +142,14 @@ class RegistrySession:
         with self._counting:
             self._count += 1
 
-    def interrupted(self, method: str, url: str, error: httpx.TransportError) -> Interrupted:
-        """Return the interruption for a connection that failed."""
-        return Interrupted(
-            RegistryError(
-                f"{self.registry}: {method} {_without_query(url)} got no answer ({type(error).__name__}: {error}). "
-                "Check the registry's address and that this worker can reach it."
+    def _interrupted(self, method: str, url: str, error: httpx.TransportError) -> Interrupted | RegistryError:
+        """Return what to raise for a connection that failed; a certificate gets no better by waiting."""
+        what = f"{self.registry}: {method} {_without_query(url)} got no answer ({type(error).__name__}: {error})."
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return RegistryError(
+                f"{what} If the registry's certificate is of an authority of your own, name its file in SSL_CERT_FILE."
             )
-        )
+        return Interrupted(RegistryError(f"{what} Check the registry's address and that this worker can reach it."))
 
     def _refused(self, response: httpx.Response) -> Exception:
         """Return the error for an answer that is none of the expected."""

@@ -35,7 +35,7 @@ class BlobUpload:
         self._blobs = blobs
         self._blob = blob
         self._location: str | None = None
-        self._offset = 0
+        self._offset = self._farthest = 0
         self._piece = blob.size
         self._patience = Patience()
 
@@ -96,9 +96,10 @@ class BlobUpload:
             response = self._request("PATCH", self._at(), length, headers if length < self._blob.size else {})
             self._offset += length
             self._follow(response)
-            self._patience.progressed()
-        url = httpx.URL(self._at()).copy_merge_params({"digest": self._blob.digest})
-        response = self._request("PUT", str(url), self._blob.size - self._offset, {})
+            self._progressed()
+        # Put on as text: what the registry wrote into its own query is not ours to encode anew.
+        url = f"{self._at()}{'&' if '?' in self._at() else '?'}digest={self._blob.digest}"
+        response = self._request("PUT", url, self._blob.size - self._offset, {})
         found = response.headers.get("docker-content-digest", self._blob.digest)
         if found != self._blob.digest:
             self._restart()
@@ -107,12 +108,9 @@ class BlobUpload:
     def _request(self, method: str, url: str, length: int, headers: dict[str, str]) -> httpx.Response:
         headers |= {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
         body = _Slice(self._blob, self._offset, length)
-        try:
-            response = self._session.send_once(
-                method, url, expect=(200, 201, 202, 204, 400, 404, 416), headers=headers, content=body
-            )
-        except httpx.StreamError as error:
-            raise RegistryError(f"blob {self._blob.digest} cannot be read twice: {error}") from error
+        response = self._session.send_once(
+            method, url, expect=(200, 201, 202, 204, 400, 404, 416), headers=headers, content=body
+        )
         if response.status_code < 400:
             return response
         self._restart()
@@ -124,6 +122,12 @@ class BlobUpload:
                 f"{response.status_code}: {response.text[:200]}. Try again later."
             )
         )
+
+    def _progressed(self) -> None:
+        """Be patient anew, but not for bytes that arrived before: else a blob that always ends wrong never ends."""
+        if self._offset > self._farthest:
+            self._farthest = self._offset
+            self._patience.progressed()
 
     def _mismatch(self, what: str) -> DigestMismatchError:
         return DigestMismatchError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ from airflow_stepops.images.manifests import OCI
 from airflow_stepops.images.registry.blobs import BytesBlob, digest_of
 from airflow_stepops.images.registry.client import RegistryClient
 from tests.engines import free_port, run, running_registry
+from tests.images.certificates import self_signed
 from tests.images.conftest import push_config
 from tests.images.faults import FaultyProxy, faulty_proxy
 from tests.images.token_service import TokenService, token_service
@@ -81,7 +84,8 @@ def password_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     folder = tmp_path_factory.mktemp("password-registry")
     hashed = bcrypt.hashpw(b"s3cret:word", bcrypt.gensalt(4)).decode()
     (folder / "htpasswd").write_text(f"AWS:{hashed}\n")
-    with running_registry(folder, {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}) as host:
+    auth = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
+    with running_registry(folder, auth, {"relativeurls": True}) as host:
         yield host
 
 
@@ -207,6 +211,46 @@ def test_a_redirect_to_another_host_carries_no_credentials(password_registry: st
         basic = base64.b64encode(b"AWS:s3cret:word").decode()
         assert [seen.headers.get("authorization", "") for seen in registry.seen] == [f"Basic {basic}"]
         assert [seen.headers.get("authorization") for seen in storage.seen] == [None]
+
+
+def test_registries_that_answer_with_another_success_are_understood(proxy: FaultyProxy, registry: str) -> None:
+    # ECR answers 201 to a PATCH; others 202 to what ends an upload.
+    faults = [proxy.add("as", method, status=status) for method, status in (("PATCH", 201), ("PUT", 202))]
+    client = RegistryClient(f"{proxy.host}/team/other-success")
+    blob = BytesBlob.of(os.urandom(5 << 20))
+    assert client.put_blob(blob) == blob.size
+    assert [fault.hit for fault in faults] == [1, 1]
+    assert RegistryClient(f"{registry}/team/other-success").has_blob(blob.digest)
+
+
+def test_relative_locations_are_followed(password_registry: str) -> None:
+    client = RegistryClient(f"{password_registry}/team/relative", credentials=lambda: ("AWS", "s3cret:word"))
+    blob = BytesBlob.of(os.urandom(5 << 20))
+    assert client.put_blob(blob) == blob.size
+    assert client.has_blob(blob.digest)
+
+
+def test_tls_is_checked_and_an_authority_of_one_s_own_can_be_named(tmp_path: Path) -> None:
+    key, certificate = self_signed("registry.test")
+    (tmp_path / "key.pem").write_bytes(key)
+    (tmp_path / "certificate.pem").write_bytes(certificate)
+    tls = {"certificate": str(tmp_path / "certificate.pem"), "key": str(tmp_path / "key.pem")}
+    code = (
+        "import sys; from airflow_stepops.images.registry.client import RegistryClient\n"
+        "from airflow_stepops.images.registry.session import RegistrySession\n"
+        "import httpx; client = RegistryClient(sys.argv[1])\n"
+        # This machine itself is spoken to by plain HTTP, so the client is told to see another machine in it.
+        "client._session.origin = httpx.URL('https://' + sys.argv[2])\n"
+        "print(client.head_manifest('tag'))"
+    )
+    with running_registry(tmp_path / "tls", http={"tls": tls}, ca=tmp_path / "certificate.pem") as host:
+        command = [sys.executable, "-c", code, "registry.test/x", host]
+        plain = subprocess.run(command, capture_output=True, text=True, check=False)
+        trusting = {**os.environ, "SSL_CERT_FILE": str(tmp_path / "certificate.pem")}
+        trusted = subprocess.run(command, env=trusting, capture_output=True, text=True, check=False)
+    assert "RegistryError: registry.test: HEAD" in plain.stderr
+    assert "name its file in SSL_CERT_FILE" in plain.stderr
+    assert trusted.stdout == "None\n", trusted.stderr
 
 
 def test_a_redirect_to_open_storage_gives_the_blob(proxy: FaultyProxy, registry: str) -> None:

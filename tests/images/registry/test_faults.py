@@ -80,13 +80,15 @@ def test_an_upload_that_always_breaks_is_a_clear_error(
     assert not repository.has_blob(SMALL.digest)
 
 
+@pytest.mark.parametrize(("method", "blob"), [("PUT", SMALL), ("PATCH", BIG)], ids=["small", "big"])
 def test_bytes_that_are_always_damaged_are_named_as_that(
-    proxy: FaultyProxy, client: RegistryClient, repository: RegistryClient
+    proxy: FaultyProxy, client: RegistryClient, repository: RegistryClient, method: str, blob: BytesBlob
 ) -> None:
-    proxy.add("damage_request", "PUT", times=FOREVER)
+    fault = proxy.add("damage_request", method, times=FOREVER)
     with pytest.raises(DigestMismatchError, match=r"did not arrive whole.*check proxies"):
-        client.put_blob(SMALL)
-    assert not repository.has_blob(SMALL.digest)
+        client.put_blob(blob)
+    assert fault.hit < 30
+    assert not repository.has_blob(blob.digest)
 
 
 @pytest.mark.parametrize("blob", [SMALL, BIG], ids=["small", "big"])
