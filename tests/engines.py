@@ -73,17 +73,23 @@ def wait_until(ready: Any, what: str, log: Path, seconds: float = 20.0) -> None:
 
 @contextmanager
 def running_registry(
-    folder: Path, auth: Mapping[str, Any] | None = None, http: Mapping[str, Any] | None = None, ca: Path | None = None
+    folder: Path,
+    auth: Mapping[str, Any] | None = None,
+    http: Mapping[str, Any] | None = None,
+    *,
+    address: str = "127.0.0.1",
+    ca: Path | None = None,
 ) -> Iterator[str]:
     """Run the CNCF registry and give its ``host:port``.
 
     :param folder: for its data, configuration and log.
     :param auth: the ``auth`` section of its configuration.
     :param http: what to add to its ``http`` section.
+    :param address: of this machine.
     :param ca: certificates to trust, for a registry with TLS.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    host = f"127.0.0.1:{free_port()}"
+    host = f"{address}:{free_port()}"
     configuration: dict[str, Any] = {
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": True}},

@@ -140,20 +140,28 @@ class _Build:
 
     def _build(self) -> tuple[str, list[int]]:
         with ThreadPoolExecutor(_UPLOADS) as pool:
-            base = pool.submit(self._load_base)
-            ours = [
-                pool.submit(requirements_layer, self.cache, self.lines, self.plan.machine, self.context.root),
-                pool.submit(runtime_layer, self.cache, self.plan.machine),
-                pool.submit(code_layer, self.cache, self.context),
-            ]
-            below, layers = base.result(), [future.result() for future in ours]
-            config, manifest = _documents(below, layers)
-            uploads = [pool.submit(self._copy, below, descriptor) for descriptor in below.layers]
-            uploads += [pool.submit(self.repository.put_blob, blob) for blob in (*layers, config)]
-            sent = [size for upload in uploads if (size := upload.result())]
+            try:
+                manifest, sent = self._put_parts(pool)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
         # Last, so that the tag never points to something that is not whole.
         digest = self.repository.put_manifest(self.plan.tag, manifest.family.manifest, manifest.to_json())
         return digest, sent
+
+    def _put_parts(self, pool: ThreadPoolExecutor) -> tuple[manifests.Manifest, list[int]]:
+        """Make layers and config and put them, and the base's layers, into the repository."""
+        base = pool.submit(self._load_base)
+        ours = [
+            pool.submit(requirements_layer, self.cache, self.lines, self.plan.machine, self.context.root),
+            pool.submit(runtime_layer, self.cache, self.plan.machine),
+            pool.submit(code_layer, self.cache, self.context),
+        ]
+        below, layers = base.result(), [future.result() for future in ours]
+        config, manifest = _documents(below, layers)
+        uploads = [pool.submit(self._copy, below, descriptor) for descriptor in below.layers]
+        uploads += [pool.submit(self.repository.put_blob, blob) for blob in (*layers, config)]
+        return manifest, [size for upload in uploads if (size := upload.result())]
 
     def _load_base(self) -> BaseImage:
         base = self.base.load()

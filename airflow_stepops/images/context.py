@@ -108,6 +108,8 @@ _KEEP_OUT = "Move it out of the code folder, or add it to .stepopsignore."
 
 
 def _entry(root: Path, path: str, status: os.stat_result) -> Entry:
+    if path.rpartition("/")[2].startswith(".wh."):
+        raise ContextError(f"{root / path}: in an image such a name means that another file is deleted. {_KEEP_OUT}")
     if stat.S_ISLNK(status.st_mode):
         return Entry(path, link=_link(root, path))
     if not stat.S_ISREG(status.st_mode):

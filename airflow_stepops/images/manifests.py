@@ -154,7 +154,8 @@ def layer_config(
     """
     document = json.loads(json.dumps(base))
     run = document.get("config") or {}
-    run |= {"Env": list(environment), "Cmd": list(command), "Entrypoint": None, "WorkingDir": directory}
+    run |= {"Env": list(environment), "Cmd": list(command), "WorkingDir": directory}
+    run.pop("Entrypoint", None)
     document |= {"created": "1970-01-01T00:00:00Z", "config": run}
     # Names of the container that a builder committed: they mean nothing here and would end in every digest.
     for name in ("container", "container_config", "id", "parent"):

@@ -135,6 +135,12 @@ def test_pipes_and_sockets_are_refused(tmp_path: Path) -> None:
             read_context(tmp_path)
 
 
+def test_a_name_that_deletes_files_in_images_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "pkg/.wh.a.py", "pkg/a.py")
+    with pytest.raises(ContextError, match=r"pkg/\.wh\.a\.py: in an image such a name means"):
+        read_context(tmp_path)
+
+
 def test_a_huge_folder_is_refused_with_its_biggest_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEPOPS_MAX_CONTEXT_MB", "5")
     write(tmp_path, "a.py")

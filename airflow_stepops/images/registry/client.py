@@ -148,26 +148,23 @@ class RegistryClient(ImageRepository):
         return digest
 
     def _put_checked(self, reference: str, media_type: str, data: bytes, digest: str) -> None:
-        patience = Patience()
+        patience, headers = Patience(), {"Content-Type": media_type}
         while True:
             response = self._session.send(
-                "PUT",
-                self._manifest(reference),
-                expect=(200, 201, 202, 204),
-                headers={"Content-Type": media_type},
-                content=data,
+                "PUT", self._manifest(reference), expect=(200, 201, 202, 204, 400), headers=headers, content=data
             )
             found = response.headers.get("docker-content-digest", digest)
-            if found == digest:
-                return
-            patience.wait(
-                Interrupted(
-                    DigestMismatchError(
-                        f"{self.name}: manifest {reference} was sent as {digest} and arrived as {found}. Something on "
-                        "the way changes bytes: check proxies, then try again."
-                    )
+            if response.status_code == 400:
+                # Damaged on the way, or blobs that this registry does not see yet: another worker is just putting them.
+                failure = self._session.refused(response)
+            elif found != digest:
+                failure = DigestMismatchError(
+                    f"{self.name}: manifest {reference} was sent as {digest} and arrived as {found}. Something on the "
+                    "way changes bytes: check proxies, then try again."
                 )
-            )
+            else:
+                return
+            patience.wait(failure if isinstance(failure, Interrupted) else Interrupted(failure))
 
     def _manifest(self, reference: str) -> str:
         return f"{self._root}/manifests/{reference}"

@@ -20,6 +20,11 @@ from airflow_stepops.images.registry.patience import Interrupted, Patience
 _DOCKER_HUB = ("docker.io", "registry-1.docker.io")
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
 _CONNECTIONS = 16
+_TLS_ADVICE = {
+    "CERTIFICATE_VERIFY_FAILED": "If its certificate is of an authority of your own, name that one's file in "
+    "SSL_CERT_FILE.",
+    "WRONG_VERSION_NUMBER": "If it speaks plain HTTP only, set 'insecure: true' for the registry in the stack.",
+}
 
 
 class RegistrySession:
@@ -115,7 +120,7 @@ class RegistrySession:
             response = self._client.send(request, stream=True, follow_redirects=method in ("GET", "HEAD"))
             try:
                 if response.status_code not in expect:
-                    raise self._refused(response)
+                    raise self.refused(response)
                 yield response
             finally:
                 response.close()
@@ -143,16 +148,15 @@ class RegistrySession:
             self._count += 1
 
     def _interrupted(self, method: str, url: str, error: httpx.TransportError) -> Interrupted | RegistryError:
-        """Return what to raise for a connection that failed; a certificate gets no better by waiting."""
+        """Return what to raise for a connection that failed; what TLS refuses gets no better by waiting."""
         what = f"{self.registry}: {method} {_without_query(url)} got no answer ({type(error).__name__}: {error})."
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return RegistryError(
-                f"{what} If the registry's certificate is of an authority of your own, name its file in SSL_CERT_FILE."
-            )
+        for sign, advice in _TLS_ADVICE.items():
+            if sign in str(error):
+                return RegistryError(f"{what} {advice}")
         return Interrupted(RegistryError(f"{what} Check the registry's address and that this worker can reach it."))
 
-    def _refused(self, response: httpx.Response) -> Exception:
-        """Return the error for an answer that is none of the expected."""
+    def refused(self, response: httpx.Response) -> RegistryError | Interrupted:
+        """Return what to raise for an answer that is not wanted."""
         status = response.status_code
         said = _reason(response)
         what = f"{self.registry}: {response.request.method} {response.request.url.path} answers {status}{said}"

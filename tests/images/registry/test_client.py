@@ -24,6 +24,9 @@ from tests.images.conftest import push_config
 from tests.images.faults import FaultyProxy, faulty_proxy
 from tests.images.token_service import TokenService, token_service
 
+#: An address of this machine that is not taken for this machine.
+ELSEWHERE = "127.0.0.2"
+
 
 def test_blobs_and_manifests_come_back(repository: RegistryClient) -> None:
     blob = BytesBlob.of(os.urandom(10 << 20))
@@ -71,12 +74,21 @@ def test_a_registry_that_is_not_there_is_named() -> None:
         RegistryClient(f"{host}/x").head_manifest("tag")
 
 
-def test_plain_http_is_spoken_with_this_machine_alone() -> None:
-    for host in ("localhost:5000", "127.0.0.1:5000", "[::1]:5000"):
-        assert RegistryClient(f"{host}/x")._session.origin.scheme == "http"
-    assert RegistryClient("registry.example.com/x")._session.origin.scheme == "https"
-    assert RegistryClient("registry.example.com/x", insecure=True)._session.origin.scheme == "http"
-    assert RegistryClient("python")._session.origin.host == "registry-1.docker.io"
+def test_plain_http_is_spoken_with_another_machine_only_when_asked_for(tmp_path: Path) -> None:
+    with running_registry(tmp_path, address=ELSEWHERE) as host:
+        with pytest.raises(RegistryError, match="set 'insecure: true'"):
+            RegistryClient(f"{host}/x").head_manifest("tag")
+        assert RegistryClient(f"{host}/x", insecure=True).head_manifest("tag") is None
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_plain_http_is_spoken_with_this_machine_whatever_proxies_are_set(
+    registry: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert RegistryClient(f"{name}:{registry.partition(':')[2]}/x").head_manifest("tag") is None
 
 
 @pytest.fixture(scope="module")
@@ -237,19 +249,15 @@ def test_tls_is_checked_and_an_authority_of_one_s_own_can_be_named(tmp_path: Pat
     tls = {"certificate": str(tmp_path / "certificate.pem"), "key": str(tmp_path / "key.pem")}
     code = (
         "import sys; from airflow_stepops.images.registry.client import RegistryClient\n"
-        "from airflow_stepops.images.registry.session import RegistrySession\n"
-        "import httpx; client = RegistryClient(sys.argv[1])\n"
-        # This machine itself is spoken to by plain HTTP, so the client is told to see another machine in it.
-        "client._session.origin = httpx.URL('https://' + sys.argv[2])\n"
-        "print(client.head_manifest('tag'))"
+        "print(RegistryClient(sys.argv[1]).head_manifest('tag'))"
     )
-    with running_registry(tmp_path / "tls", http={"tls": tls}, ca=tmp_path / "certificate.pem") as host:
-        command = [sys.executable, "-c", code, "registry.test/x", host]
+    with running_registry(tmp_path, http={"tls": tls}, address=ELSEWHERE, ca=tmp_path / "certificate.pem") as host:
+        command = [sys.executable, "-c", code, f"{host}/x"]
         plain = subprocess.run(command, capture_output=True, text=True, check=False)
         trusting = {**os.environ, "SSL_CERT_FILE": str(tmp_path / "certificate.pem")}
         trusted = subprocess.run(command, env=trusting, capture_output=True, text=True, check=False)
-    assert "RegistryError: registry.test: HEAD" in plain.stderr
-    assert "name its file in SSL_CERT_FILE" in plain.stderr
+    assert f"RegistryError: {host}: HEAD" in plain.stderr
+    assert "file in SSL_CERT_FILE" in plain.stderr
     assert trusted.stdout == "None\n", trusted.stderr
 
 

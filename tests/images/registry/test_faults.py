@@ -122,7 +122,7 @@ def test_damaged_bytes_are_never_taken_for_the_blob(
         content(client, SMALL)
 
 
-@pytest.mark.parametrize("kind", ["reset", "status", "cut_request", "lose_answer", "fail_after"])
+@pytest.mark.parametrize("kind", ["reset", "status", "cut_request", "damage_request", "lose_answer", "fail_after"])
 def test_a_manifest_that_breaks_once_gets_its_tag(
     proxy: FaultyProxy, client: RegistryClient, repository: RegistryClient, kind: str
 ) -> None:
