@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, BinaryIO
+import os
+import queue
+import threading
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 _BLOCK = 8 * 1024 * 1024
+_READ_BYTES = 1024 * 1024
+#: Blocks that may wait for the hash, which bounds the memory that they hold.
+_WAITING = 8
 #: Buffers smaller than this are hashed at once: handing them to a thread would cost more.
 _SMALL = 256 * 1024
 
 
 class HashingWriter:
-    """A write-only binary file that counts and hashes what goes through it.
+    """A write-only binary file that counts and hashes what goes through it, to be used in a ``with`` block.
 
     Buffers must not be changed before :meth:`finish`.
 
@@ -25,8 +30,8 @@ class HashingWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._hash = hashlib.sha256()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="stepops-hash")
-        self._last: Future[None] | None = None
+        self._blocks: queue.Queue[memoryview | None] = queue.Queue(_WAITING)
+        self._thread: threading.Thread | None = None
         self.size = 0
 
     def write(self, data: Any) -> int:
@@ -35,29 +40,40 @@ class HashingWriter:
         if view.nbytes == 0:
             return 0
         view = view.cast("B")
-        if view.nbytes < _SMALL:
-            self._wait()
+        if view.nbytes < _SMALL and self._thread is None:
             self._hash.update(view)
             self._file.write(view)
         else:
-            for start in range(0, view.nbytes, _BLOCK):
-                block = view[start : start + _BLOCK]
-                self._wait()
-                self._last = self._pool.submit(self._hash.update, block)
-                self._file.write(block)
+            self._write_blocks(view)
         self.size += view.nbytes
         return view.nbytes
 
+    def _write_blocks(self, view: memoryview) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._hash_blocks, name="stepops-hash", daemon=True)
+            self._thread.start()
+        for start in range(0, view.nbytes, _BLOCK):
+            block = view[start : start + _BLOCK]
+            self._blocks.put(block)
+            self._file.write(block)
+
+    def _hash_blocks(self) -> None:
+        while (block := self._blocks.get()) is not None:
+            self._hash.update(block)
+
     def finish(self) -> str:
         """Return the hex digest of all that was written."""
-        self._wait()
-        self._pool.shutdown()
+        if self._thread is not None:
+            self._blocks.put(None)
+            self._thread.join()
+            self._thread = None
         return self._hash.hexdigest()
 
-    def _wait(self) -> None:
-        if self._last is not None:
-            self._last.result()
-            self._last = None
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.finish()
 
     def flush(self) -> None:
         """Flush the file."""
@@ -83,7 +99,40 @@ class HashingWriter:
         return False
 
 
-def hash_file(path: Path) -> str:
-    """Return the hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+class FileHash:
+    """Hashes a file in a thread, while others read it.
+
+    :param file: a file of the operating system; its position does not matter and does not change.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._descriptor = file.fileno()
+        self._digest = ""
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="stepops-hash", daemon=True)
+        self._thread.start()
+
+    def digest(self) -> str:
+        """Return the hex digest, when it is there.
+
+        :raises OSError: if the file cannot be read.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._digest
+
+    def _run(self) -> None:
+        try:
+            self._digest = _hash(self._descriptor)
+        except OSError as error:
+            self._error = error
+
+
+def _hash(descriptor: int) -> str:
+    found = hashlib.sha256()
+    offset = 0
+    while block := os.pread(descriptor, _READ_BYTES, offset):
+        found.update(block)
+        offset += len(block)
+    return found.hexdigest()

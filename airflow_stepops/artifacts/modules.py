@@ -35,6 +35,11 @@ def stable_name(thing: Any) -> str | None:
         return None
 
 
+def display_name(kind: type) -> str:
+    """Return the qualified name of a class, with the name of its module in the image."""
+    return f"{_names.get(kind.__module__, kind.__module__)}.{kind.__qualname__}"
+
+
 def import_from(name: str, qualname: str) -> Any:
     """Return what a pickle names by module and qualified name; of a step, its function."""
     first, *rest = qualname.split(".")

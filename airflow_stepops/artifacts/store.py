@@ -2,81 +2,90 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError
+from airflow_stepops.errors import ArtifactError, ArtifactNotFoundError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-_SCHEMES = ("file", "s3", "gs", "az", "abfs", "abfss", "memory")
-_UPLOAD_BYTES = 16 * 1024 * 1024
+_SCHEMES = ("file", "s3", "gs", "az", "abfs", "abfss")
+
+
+class Backend(ABC):
+    """Objects by key, which is their path below the root. Errors name the URI that is given beside."""
+
+    @abstractmethod
+    def get(self, key: str, uri: str) -> bytes:
+        """Return the bytes."""
+
+    @abstractmethod
+    def put(self, key: str, uri: str, data: bytes) -> None:
+        """Write: whole or not at all."""
+
+    @abstractmethod
+    def put_if_absent(self, key: str, uri: str, data: bytes) -> None:
+        """Write what must not exist yet."""
+
+    @abstractmethod
+    def size(self, key: str, uri: str) -> int:
+        """Return the length in bytes."""
+
+    @abstractmethod
+    def list(self, folder: str, uri: str) -> list[str]:
+        """Return the keys below a folder, ``""`` for all."""
+
+    @abstractmethod
+    def delete(self, key: str, uri: str) -> None:
+        """Delete; no error when there is nothing."""
+
+    @abstractmethod
+    def reader(self, key: str, uri: str) -> AbstractContextManager[BinaryIO]:
+        """Open for reading."""
+
+    @abstractmethod
+    def writer(self, key: str, uri: str) -> AbstractContextManager[BinaryIO]:
+        """Open for writing; the object appears when the block ends without an error."""
 
 
 class ArtifactStore:
     """Objects by their full URI, all of them under one root.
 
-    :param root: URI such as ``s3://bucket/prefix`` or ``file:///data``, without a slash at its end.
+    :param root: URI such as ``s3://bucket/prefix`` or ``file:///data``.
     :param store: an open obstore store at the root; default: opened by what the environment says.
     :raises ArtifactError: when the URI is not one of a supported store.
     """
 
     def __init__(self, root: str, store: ObjectStore | None = None) -> None:
         parts = urlsplit(root)
-        if parts.scheme not in _SCHEMES or (parts.scheme == "file" and parts.netloc):
+        if parts.scheme not in _SCHEMES or (parts.scheme == "file") == bool(parts.netloc):
             raise ArtifactError(f"artifact store {root!r}: give a URI that starts with one of {', '.join(_SCHEMES)}.")
         self.root = root.rstrip("/")
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
-        self._opened = store
+        self._backend = self._open(store)
 
     def get(self, uri: str) -> bytes:
         """Return an object's bytes.
 
         :raises ArtifactNotFoundError: if there is none.
         """
-        key = self._key(uri)
-        if self._folder is not None:
-            with _file_errors(uri):
-                return (self._folder / key).read_bytes()
-        import obstore
-
-        with _store_errors(uri):
-            return bytes(obstore.get(self._store, key).bytes())
+        return self._backend.get(self._key(uri), uri)
 
     def put(self, uri: str, data: bytes) -> None:
         """Write an object: whole or not at all."""
-        key = self._key(uri)
-        if self._folder is not None:
-            with self.writer(uri) as file:
-                file.write(data)
-            return
-        import obstore
-
-        with _store_errors(uri):
-            obstore.put(self._store, key, data)
+        self._backend.put(self._key(uri), uri, data)
 
     def put_if_absent(self, uri: str, data: bytes) -> None:
         """Write an object that must not exist yet; of two writers at the same time, one succeeds.
 
         :raises ArtifactExistsError: if it does.
         """
-        key = self._key(uri)
-        if self._folder is not None:
-            with _file_errors(uri), _new_file(self._folder / key) as (file, path):
-                file.write(data)
-                file.flush()
-                os.link(path, self._folder / key)  # fails when it exists, and shows the whole content or nothing
-            return
-        import obstore
-
-        with _store_errors(uri):
-            obstore.put(self._store, key, data, mode="create")
+        self._backend.put_if_absent(self._key(uri), uri, data)
 
     def exists(self, uri: str) -> bool:
         """Whether there is an object."""
@@ -91,88 +100,44 @@ class ArtifactStore:
 
         :raises ArtifactNotFoundError: if there is none.
         """
-        key = self._key(uri)
-        if self._folder is not None:
-            with _file_errors(uri):
-                return (self._folder / key).stat().st_size
-        import obstore
-
-        with _store_errors(uri):
-            return int(obstore.head(self._store, key)["size"])
+        return self._backend.size(self._key(uri), uri)
 
     def list(self, prefix: str) -> list[str]:
-        """Return the URIs of all objects below a folder, sorted."""
-        key = self._key(prefix)
-        if self._folder is not None:
-            found = (self._folder / key).rglob("*")
-            return sorted(
-                f"{self.root}/{path.relative_to(self._folder).as_posix()}" for path in found if path.is_file()
-            )
-        import obstore
-
-        with _store_errors(prefix):
-            pages = obstore.list(self._store, prefix=key)
-            return sorted(f"{self.root}/{entry['path']}" for page in pages for entry in page)
+        """Return the URIs of all objects below a folder, which may be the root, sorted."""
+        folder = prefix.rstrip("/")
+        key = "" if folder == self.root else self._key(folder)
+        return sorted(f"{self.root}/{found}" for found in self._backend.list(key, prefix))
 
     def delete(self, uri: str) -> None:
         """Delete an object; no error when there is none."""
-        key = self._key(uri)
-        if self._folder is not None:
-            with _file_errors(uri):
-                (self._folder / key).unlink(missing_ok=True)
-            return
-        import obstore
+        self._backend.delete(self._key(uri), uri)
 
-        with _store_errors(uri):
-            obstore.delete(self._store, key)
-
-    @contextmanager
-    def reader(self, uri: str) -> Iterator[BinaryIO]:
-        """Open an object for reading.
+    def reader(self, uri: str) -> AbstractContextManager[BinaryIO]:
+        """Open an object for reading, in a ``with`` block.
 
         :raises ArtifactNotFoundError: if there is none.
         """
-        key = self._key(uri)
-        if self._folder is not None:
-            with _file_errors(uri):
-                file = (self._folder / key).open("rb")
-            with file:
-                yield file
-            return
-        import obstore
+        return self._backend.reader(self._key(uri), uri)
 
-        with _store_errors(uri):
-            yield cast("BinaryIO", obstore.open_reader(self._store, key))
+    def writer(self, uri: str) -> AbstractContextManager[BinaryIO]:
+        """Open an object for writing; it appears when the ``with`` block ends without an error.
 
-    @contextmanager
-    def writer(self, uri: str) -> Iterator[BinaryIO]:
-        """Open an object for writing; it appears when the block ends without an error."""
-        key = self._key(uri)
-        if self._folder is not None:
-            with _file_errors(uri), _new_file(self._folder / key) as (file, path):
-                yield cast("BinaryIO", file)
-                file.flush()
-                path.replace(self._folder / key)
-            return
-        import obstore
-
-        with _store_errors(uri), tempfile.TemporaryFile() as spool:
-            yield cast("BinaryIO", spool)
-            spool.seek(0)
-            obstore.put(self._store, key, spool, chunk_size=_UPLOAD_BYTES)
+        Buffers given to it must not change until then.
+        """
+        return self._backend.writer(self._key(uri), uri)
 
     def local_path(self, uri: str) -> Path | None:
         """Return the file of an object where the store is a folder of this machine, else ``None``."""
         return None if self._folder is None else self._folder / self._key(uri)
 
-    @property
-    def _store(self) -> ObjectStore:
-        if self._opened is None:
-            from obstore.store import from_url
+    def _open(self, store: ObjectStore | None) -> Backend:
+        if self._folder is not None:
+            from airflow_stepops.artifacts.folder import Folder
 
-            with _store_errors(self.root):
-                self._opened = from_url(self.root)
-        return self._opened
+            return Folder(self._folder)
+        from airflow_stepops.artifacts.bucket import Bucket
+
+        return Bucket(self.root, store)
 
     def _key(self, uri: str) -> str:
         """Return the path below the root.
@@ -180,13 +145,7 @@ class ArtifactStore:
         :raises ArtifactError: for what is not below it.
         """
         key = uri.removeprefix(f"{self.root}/")
-        if (
-            key == uri
-            or not key
-            or any(part in ("", ".", "..") for part in key.split("/"))
-            or "\\" in key
-            or "\0" in key
-        ):
+        if key == uri or "\\" in key or "\0" in key or any(part in ("", ".", "..") for part in key.split("/")):
             raise ArtifactError(f"{uri!r} is not an object under the artifact store {self.root!r}.")
         return key
 
@@ -197,7 +156,7 @@ _openers: list[Callable[[str], ArtifactStore | None]] = []
 def register_opener(opener: Callable[[str], ArtifactStore | None]) -> None:
     """Let a function say which store a URI is in; it is asked before the environment is.
 
-    :param opener: returns an open store, or ``None``.
+    :param opener: returns an open store, or ``None``. The one registered last is asked first.
     """
     if opener not in _openers:
         _openers.insert(0, opener)
@@ -211,42 +170,3 @@ def open_store(uri: str) -> ArtifactStore:
             return store
     root, found, _ = uri.partition("/runs/")
     return ArtifactStore(root if found else uri.rpartition("/")[0])
-
-
-@contextmanager
-def _new_file(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """A temporary file beside its target, gone afterwards unless it was moved."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o644)
-            yield file, Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-@contextmanager
-def _file_errors(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ArtifactNotFoundError(f"there is nothing at {uri}") from error
-    except FileExistsError as error:
-        raise ArtifactExistsError(f"there is something at {uri} already") from error
-    except OSError as error:
-        raise ArtifactError(f"{uri}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _store_errors(uri: str) -> Iterator[None]:
-    from obstore import exceptions
-
-    try:
-        yield
-    except (FileNotFoundError, exceptions.NotFoundError) as error:
-        raise ArtifactNotFoundError(f"there is nothing at {uri}") from error
-    except (exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:
-        raise ArtifactExistsError(f"there is something at {uri} already") from error
-    except exceptions.BaseError as error:
-        raise ArtifactError(f"{uri}: {str(error).splitlines()[0]}") from error

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from airflow_stepops.artifacts.hashing import HashingWriter, hash_file
+from airflow_stepops.artifacts import modules
+from airflow_stepops.artifacts.hashing import FileHash, HashingWriter
 from airflow_stepops.artifacts.materializers import materializer_for, materializer_named
 from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.artifacts.store import ArtifactStore, open_store
@@ -26,20 +25,18 @@ def save(value: Any, store: ArtifactStore, prefix: str) -> ArtifactReference:
     """
     materializer = materializer_for(value)
     uri = f"{prefix}{materializer.extension}"
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    with store.writer(uri) as file:
-        writer = HashingWriter(file)
+    kind = modules.display_name(type(value))
+    with store.writer(uri) as file, HashingWriter(file) as writer:
         try:
             metadata = materializer.save(value, cast("BinaryIO", writer))
-        except (ArtifactError, OSError):
+        except ArtifactError:
             raise
         except Exception as error:
             raise ArtifactError(
-                f"a {kind} could not be saved by the materializer {materializer.name!r}: "
-                f"{type(error).__name__}: {error}. Return something else, or register a materializer for it."
+                f"a {kind} could not be saved to {uri} by the materializer {materializer.name!r}: "
+                f"{type(error).__name__}: {error}"
             ) from error
-        finally:
-            digest = writer.finish()
+        digest = writer.finish()
     return ArtifactReference(uri, materializer.name, kind, digest, writer.size, metadata)
 
 
@@ -49,50 +46,53 @@ def load(reference: ArtifactReference, store: ArtifactStore | None = None) -> An
     :param store: the store that the object must be in; default: the one that its URI belongs to.
     :raises ArtifactNotFoundError: if the object is gone.
     :raises IntegrityError: if its bytes are not those that were saved.
+    :raises ArtifactError: if the bytes cannot be read as the value, for want of a library for example.
     """
     store = store or open_store(reference.uri)
     materializer = materializer_named(reference.materializer)
-    with _file_of(reference, store) as (path, checked):
-        if not checked and materializer.runs_code:
-            _check(reference, hash_file(path))
-            checked = True
-        if checked:
-            return materializer.load(path, reference.metadata)
-        # Reading data runs none of it, so the digest is made at the same time; a wrong one returns nothing.
-        with ThreadPoolExecutor(1, thread_name_prefix="stepops-hash") as pool:
-            digest = pool.submit(hash_file, path)
-            try:
-                value = materializer.load(path, reference.metadata)
-            except Exception:
-                _check(reference, digest.result())
-                raise
-            _check(reference, digest.result())
-            return value
+    with _file_of(reference, store) as (file, digest):
+        # Reading data runs none of it, so its digest is made at the same time; a wrong one returns nothing.
+        if digest is None or materializer.runs_code:
+            _check(reference, digest)
+            digest = None
+        try:
+            value = materializer.load(file, reference.metadata)
+        except Exception as error:
+            _check(reference, digest)
+            missing = " Add its package to Image(requirements=[…])." if isinstance(error, ModuleNotFoundError) else ""
+            raise ArtifactError(
+                f"{reference.uri} could not be loaded by the materializer {materializer.name!r}: "
+                f"{type(error).__name__}: {error}.{missing}"
+            ) from error
+        _check(reference, digest)
+        return value
 
 
 @contextmanager
-def _file_of(reference: ArtifactReference, store: ArtifactStore) -> Iterator[tuple[Path, bool]]:
-    """Yield a file with the object's bytes, and whether its digest has been checked."""
-    path = store.local_path(reference.uri)
-    if path is not None:
-        store.size(reference.uri)
-        yield path, False
-        return
-    with store.reader(reference.uri) as source, tempfile.NamedTemporaryFile(suffix=".artifact") as file:
-        writer = HashingWriter(cast("BinaryIO", file))
-        try:
-            while block := source.read(_BLOCK):
-                writer.write(bytes(block))
+def _file_of(reference: ArtifactReference, store: ArtifactStore) -> Iterator[tuple[BinaryIO, FileHash | None]]:
+    """Yield an open file with the object's bytes, and its digest in the making unless that has been checked."""
+    with store.reader(reference.uri) as source:
+        if store.local_path(reference.uri) is not None:
+            yield source, FileHash(source)
+            return
+        with tempfile.NamedTemporaryFile(suffix=".artifact") as file:
+            with HashingWriter(cast("BinaryIO", file)) as writer:
+                while block := source.read(_BLOCK):
+                    writer.write(block)
+                _compare(reference, writer.finish())
             file.flush()
-        finally:
-            digest = writer.finish()
-        _check(reference, digest)
-        yield Path(file.name), True
+            file.seek(0)
+            yield cast("BinaryIO", file), None
 
 
-def _check(reference: ArtifactReference, digest: str) -> None:
-    if digest != reference.sha256:
+def _check(reference: ArtifactReference, digest: FileHash | None) -> None:
+    if digest is not None:
+        _compare(reference, digest.digest())
+
+
+def _compare(reference: ArtifactReference, found: str) -> None:
+    if found != reference.sha256:
         raise IntegrityError(
-            f"{reference.uri} has changed since it was saved: its sha256 is {digest}, not {reference.sha256}. "
+            f"{reference.uri} has changed since it was saved: its sha256 is {found}, not {reference.sha256}. "
             "Run the step that wrote it again."
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from airflow_stepops.errors import ArtifactError
@@ -40,10 +39,10 @@ class Materializer(ABC):
         """
 
     @abstractmethod
-    def load(self, path: Path, metadata: Mapping[str, Any]) -> Any:
-        """Read a value.
+    def load(self, file: BinaryIO, metadata: Mapping[str, Any]) -> Any:
+        """Read a value, which must not need the file any more.
 
-        :param path: a file with the bytes, which is gone afterwards when the store is not on this machine.
+        :param file: a file of the operating system, at its start; ``file.name`` is its path.
         :param metadata: what :meth:`save` returned.
         """
 

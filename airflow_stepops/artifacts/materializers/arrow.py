@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from airflow_stepops.artifacts.materializers import Materializer
@@ -25,6 +24,13 @@ def write_table(table: Any, file: BinaryIO) -> None:
         writer.write_table(table, row_group_size=rows)
 
 
+def open_table(file: BinaryIO) -> Any:
+    """Open Parquet so that what is read is held once, not a second time in buffers."""
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(file.name, pre_buffer=False)
+
+
 def describe(table: Any) -> dict[str, Any]:
     """Return rows and columns for people, the first hundred columns at most."""
     return {"rows": table.num_rows, "columns": table.column_names[:100]}
@@ -37,20 +43,30 @@ class ArrowMaterializer(Materializer):
     extension: ClassVar[str] = ".parquet"
 
     def handles(self, value: Any) -> bool:
-        """Whether the value is an Arrow table."""
+        """Whether the value is an Arrow table whose types Parquet keeps; others are pickled."""
         pyarrow = sys.modules.get("pyarrow")
-        return pyarrow is not None and isinstance(value, pyarrow.Table)
+        return pyarrow is not None and isinstance(value, pyarrow.Table) and _survives(pyarrow, value.schema)
 
     def save(self, value: Any, file: BinaryIO) -> dict[str, Any]:
         """Write Parquet; the schema with its metadata is kept."""
         write_table(value, file)
         return describe(value)
 
-    def load(self, path: Path, metadata: Mapping[str, Any]) -> Any:  # noqa: ARG002
+    def load(self, file: BinaryIO, metadata: Mapping[str, Any]) -> Any:  # noqa: ARG002
         """Read Parquet."""
-        from pyarrow import parquet
+        return open_table(file).read()
 
-        return parquet.read_table(path, partitioning=None)
+
+def _survives(pyarrow: Any, schema: Any) -> bool:
+    """Whether Parquet gives the schema back: seconds become milliseconds, dictionaries of numbers are lost."""
+    from pyarrow import parquet
+
+    written = pyarrow.BufferOutputStream()
+    try:
+        parquet.write_table(schema.empty_table(), written)
+    except pyarrow.ArrowException:
+        return False
+    return bool(parquet.read_schema(pyarrow.BufferReader(written.getvalue())).equals(schema, check_metadata=True))
 
 
 MATERIALIZER = ArrowMaterializer()

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from airflow_stepops.artifacts.materializers import Materializer
 
 _DEPTH = 100
+#: Python refuses to write and read longer numbers as text (4,300 digits).
+_INTEGER_BITS = 14_000
 
 
 def is_json(value: Any, depth: int = _DEPTH) -> bool:
     """Whether a value is exactly what its JSON form is read back as."""
-    if value is None or type(value) in (bool, int):
+    if value is None or type(value) is bool:
         return True
+    if type(value) is int:
+        return value.bit_length() <= _INTEGER_BITS
     if type(value) is float:
         return math.isfinite(value)
     if type(value) is str:
@@ -54,9 +57,9 @@ class JsonMaterializer(Materializer):
         file.write(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
         return {}
 
-    def load(self, path: Path, metadata: Mapping[str, Any]) -> Any:  # noqa: ARG002
+    def load(self, file: BinaryIO, metadata: Mapping[str, Any]) -> Any:  # noqa: ARG002
         """Read UTF-8 JSON."""
-        return json.loads(path.read_bytes())
+        return json.loads(file.read())
 
 
 MATERIALIZER = JsonMaterializer()

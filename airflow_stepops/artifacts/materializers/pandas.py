@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from airflow_stepops.artifacts.materializers import Materializer
-from airflow_stepops.artifacts.materializers.arrow import describe, write_table
+from airflow_stepops.artifacts.materializers.arrow import describe, open_table, write_table
+from airflow_stepops.artifacts.materializers.json import is_json
+
+#: The only column of a series.
+_COLUMN = "value"
 
 
 class PandasMaterializer(Materializer):
-    """``pandas.DataFrame`` and ``pandas.Series`` of data that Parquet can hold; others are pickled."""
+    """``pandas.DataFrame`` and ``pandas.Series`` of data that Parquet keeps exactly; others are pickled."""
 
     name: ClassVar[str] = "pandas"
     extension: ClassVar[str] = ".parquet"
@@ -20,11 +23,11 @@ class PandasMaterializer(Materializer):
     def handles(self, value: Any) -> bool:
         """Whether the value is a plain frame or series whose columns and types survive Parquet."""
         pandas = sys.modules.get("pandas")
-        if pandas is None or type(value) not in (pandas.DataFrame, pandas.Series):
+        if pandas is None or type(value) not in (pandas.DataFrame, pandas.Series) or not _has_pyarrow():
             return False
         if type(value) is pandas.DataFrame:
             return _survives(pandas, value)
-        return (value.name is None or type(value.name) is str) and _survives(pandas, value.to_frame("value"))
+        return (value.name is None or type(value.name) is str) and _survives(pandas, value.to_frame(_COLUMN))
 
     def save(self, value: Any, file: BinaryIO) -> dict[str, Any]:
         """Write Parquet, column by column out of the frame's own memory."""
@@ -32,43 +35,84 @@ class PandasMaterializer(Materializer):
         import pyarrow as pa
 
         series = isinstance(value, pd.Series)
-        frame = value.to_frame("value") if series else value
+        frame = value.to_frame(_COLUMN) if series else value
         table = pa.Table.from_pandas(frame, preserve_index=None)
         write_table(table, file)
         facts = describe(table)
+        if isinstance(frame.index, (pd.DatetimeIndex, pd.TimedeltaIndex)) and frame.index.freq is not None:
+            facts["freq"] = frame.index.freq.freqstr
         return {**facts, "series": value.name} if series else facts
 
-    def load(self, path: Path, metadata: Mapping[str, Any]) -> Any:
+    def load(self, file: BinaryIO, metadata: Mapping[str, Any]) -> Any:
         """Read Parquet; each Arrow column is let go as soon as its pandas column is made."""
         import pyarrow as pa
-        from pyarrow import parquet
 
-        table = parquet.read_table(path, partitioning=None)
-        options = {"split_blocks": True, "self_destruct": True}
+        parquet = open_table(file)
+        groups = [parquet.read_row_group(number) for number in range(parquet.num_row_groups)]
+        # Columns in several pieces are copied into memory of pandas; those in one would be shared and read-only.
+        shared = len(groups) < 2
+        table = pa.concat_tables(groups) if groups else parquet.read()
+        del groups
+        options = {"split_blocks": not shared, "self_destruct": True}
         frame = table.to_pandas(**options)
         del table
         pa.default_memory_pool().release_unused()
-        if "series" not in metadata:
-            return frame
-        return frame["value"].rename(metadata["series"])
+        frame = frame.copy() if shared else frame
+        if "freq" in metadata:
+            frame.index.freq = metadata["freq"]
+        return frame[_COLUMN].rename(metadata["series"]) if "series" in metadata else frame
+
+
+def _has_pyarrow() -> bool:
+    from importlib.util import find_spec
+
+    return "pyarrow" in sys.modules or find_spec("pyarrow") is not None
 
 
 def _survives(pandas: Any, frame: Any) -> bool:
-    """Whether columns have text names of one level, and hold no arbitrary objects."""
-    if frame.columns.nlevels != 1 or not all(type(name) is str for name in frame.columns):
+    """Whether Parquet gives the frame back exactly: a few types, names and attributes come back as others."""
+    names = frame.columns
+    return (
+        names.nlevels == 1
+        and len(names) > 0
+        and names.name is None
+        and not names.has_duplicates
+        and all(type(name) is str for name in names)
+        and frame.flags.allows_duplicate_labels
+        and is_json(frame.attrs)
+        and _index_survives(pandas, frame.index)
+        and all(_column_survives(pandas, column) for _, column in frame.items())
+    )
+
+
+def _index_survives(pandas: Any, index: Any) -> bool:
+    if not all(name is None or type(name) is str for name in index.names):
         return False
-    if frame.columns.has_duplicates or frame.columns.name is not None:
+    if isinstance(index, pandas.MultiIndex):
+        complete = all((codes >= 0).all() for codes in index.codes)
+        return complete and all(_column_survives(pandas, index.get_level_values(n)) for n in range(index.nlevels))
+    frequency = getattr(index, "freq", None)
+    if frequency is not None and pandas.tseries.frequencies.to_offset(frequency.freqstr) != frequency:
         return False
-    levels = [frame.index.get_level_values(level) for level in range(frame.index.nlevels)]
-    if not all(name is None or type(name) is str for name in frame.index.names):
+    return _column_survives(pandas, index)
+
+
+def _column_survives(pandas: Any, data: Any) -> bool:
+    dtype = data.dtype
+    text = pandas.Index(["text"]).dtype  # of objects before pandas 3
+    if isinstance(dtype, pandas.CategoricalDtype):
+        return bool(dtype.categories.inferred_type == "string" and dtype.categories.dtype == text)
+    if dtype.kind == "O" and not isinstance(dtype, pandas.api.extensions.ExtensionDtype):
+        kind = pandas.api.types.infer_dtype(data, skipna=False)
+        return bool(kind == "bytes" or (kind == "string" and text == dtype))
+    if isinstance(dtype, pandas.DatetimeTZDtype):
+        return bool(dtype.unit != "s")
+    if isinstance(dtype, pandas.StringDtype):
+        return bool(pandas.api.types.pandas_dtype(str(dtype)) == dtype)
+    plain = getattr(dtype, "numpy_dtype", dtype)  # of the nullable types
+    if plain in ("datetime64[s]", "timedelta64[s]"):
         return False
-    for data in (*(frame[name] for name in frame.columns), *levels):
-        inferred = pandas.api.types.infer_dtype(data, skipna=False) if data.dtype == object else "typed"
-        if inferred not in ("typed", "string", "bytes"):
-            return False
-        if isinstance(data.dtype, (pandas.SparseDtype, pandas.IntervalDtype)):
-            return False
-    return True
+    return getattr(plain, "kind", "") in "biufmM" and getattr(plain, "isnative", False)
 
 
 MATERIALIZER = PandasMaterializer()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from airflow_stepops.artifacts.materializers import Materializer
@@ -40,11 +39,11 @@ class PolarsMaterializer(Materializer):
         facts: dict[str, Any] = {"rows": frame.height, "columns": frame.columns[:100]}
         return {**facts, "series": value.name} if series else facts
 
-    def load(self, path: Path, metadata: Mapping[str, Any]) -> Any:
+    def load(self, file: BinaryIO, metadata: Mapping[str, Any]) -> Any:
         """Read Parquet."""
         import polars as pl
 
-        frame = pl.read_parquet(path, hive_partitioning=False, glob=False, memory_map=False)
+        frame = pl.read_parquet(file.name, hive_partitioning=False, glob=False, memory_map=False)
         return frame.to_series().alias(metadata["series"]) if "series" in metadata else frame
 
 

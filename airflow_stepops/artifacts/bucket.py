@@ -1,0 +1,133 @@
+"""The artifact store in a bucket of S3, Cloud Storage or Blob Storage, through obstore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from airflow_stepops.artifacts.store import Backend
+from airflow_stepops.artifacts.upload import Upload
+from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_READ_BYTES = 16 * 1024 * 1024
+
+
+class Bucket(Backend):
+    """Objects as the service has them.
+
+    :param root: URI of the bucket and the prefix of all keys.
+    :param store: an open store at the root; default: opened by the environment when it is first needed.
+    """
+
+    def __init__(self, root: str, store: ObjectStore | None) -> None:
+        self._root = root
+        self._opened = store
+
+    def get(self, key: str, uri: str) -> bytes:
+        """Return the object's bytes."""
+        import obstore
+
+        with _errors(uri):
+            return bytes(obstore.get(self._store, key).bytes())
+
+    def put(self, key: str, uri: str, data: bytes) -> None:
+        """Write the object."""
+        import obstore
+
+        with _errors(uri):
+            obstore.put(self._store, key, data)
+
+    def put_if_absent(self, key: str, uri: str, data: bytes) -> None:
+        """Write the object on the condition that there is none."""
+        import obstore
+
+        with _errors(uri):
+            obstore.put(self._store, key, data, mode="create")
+
+    def size(self, key: str, uri: str) -> int:
+        """Return the object's length."""
+        import obstore
+
+        with _errors(uri):
+            return int(obstore.head(self._store, key)["size"])
+
+    def list(self, folder: str, uri: str) -> list[str]:
+        """Return the keys below."""
+        import obstore
+
+        with _errors(uri):
+            return [entry["path"] for page in obstore.list(self._store, prefix=folder or None) for entry in page]
+
+    def delete(self, key: str, uri: str) -> None:
+        """Delete the object."""
+        import obstore
+
+        with _errors(uri):
+            try:
+                obstore.delete(self._store, key)
+            except FileNotFoundError:
+                return
+
+    @contextmanager
+    def reader(self, key: str, uri: str) -> Iterator[BinaryIO]:
+        """Read the object range by range."""
+        import obstore
+
+        with _errors(uri):
+            file = obstore.open_reader(self._store, key, buffer_size=_READ_BYTES)
+        yield cast("BinaryIO", _Download(cast("BinaryIO", file), uri))
+
+    @contextmanager
+    def writer(self, key: str, uri: str) -> Iterator[BinaryIO]:
+        """Send the object part by part while it is written."""
+        with _errors(uri):
+            upload = Upload(self._store, key)
+        try:
+            yield cast("BinaryIO", upload)
+        except BaseException:
+            upload.abandon()
+            if upload.error is not None:
+                with _errors(uri):
+                    raise upload.error from None
+            raise
+        with _errors(uri):
+            upload.finish()
+
+    @property
+    def _store(self) -> ObjectStore:
+        if self._opened is None:
+            from obstore.store import from_url
+
+            self._opened = from_url(self._root)
+        return self._opened
+
+
+class _Download:
+    """A read-only binary file whose errors name the object."""
+
+    def __init__(self, file: BinaryIO, uri: str) -> None:
+        self._file = file
+        self._uri = uri
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, at most ``size`` of them unless it is negative."""
+        with _errors(self._uri):
+            return bytes(self._file.read(size) if size >= 0 else self._file.read())
+
+
+@contextmanager
+def _errors(uri: str) -> Iterator[None]:
+    from obstore import exceptions
+
+    try:
+        yield
+    except (FileNotFoundError, exceptions.NotFoundError) as error:
+        raise ArtifactNotFoundError(f"there is nothing at {uri}") from error
+    except (FileExistsError, exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:
+        raise ArtifactExistsError(f"there is something at {uri} already") from error
+    except (exceptions.BaseError, OSError) as error:
+        raise ArtifactError(f"{uri}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,108 @@
+"""The artifact store in a folder of this machine, or one that all machines mount."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from airflow_stepops.artifacts.store import Backend
+from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError
+
+#: Ends the names of files that are still written; they begin with a dot.
+_UNFINISHED = ".part"
+
+
+class Folder(Backend):
+    """Objects as files.
+
+    :param path: the folder; made when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get(self, key: str, uri: str) -> bytes:
+        """Return the file's bytes."""
+        with _errors(uri):
+            return (self._path / key).read_bytes()
+
+    def put(self, key: str, uri: str, data: bytes) -> None:
+        """Write beside, then move into place."""
+        with self.writer(key, uri) as file:
+            file.write(data)
+
+    def put_if_absent(self, key: str, uri: str, data: bytes) -> None:
+        """Write beside, then link into place, which fails when there is something."""
+        with _errors(uri):
+            unfinished, file = _new_file(self._path / key)
+            try:
+                with file:
+                    file.write(data)
+                os.link(unfinished, self._path / key)
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+    def size(self, key: str, uri: str) -> int:
+        """Return the file's length."""
+        with _errors(uri):
+            path = self._path / key
+            if path.is_dir():
+                raise FileNotFoundError(uri)
+            return path.stat().st_size
+
+    def list(self, folder: str, uri: str) -> list[str]:
+        """Return the files below, without those that are still written."""
+        with _errors(uri):
+            return [
+                path.relative_to(self._path).as_posix()
+                for path in (self._path / folder).rglob("*")
+                if path.is_file() and not (path.name.startswith(".") and path.name.endswith(_UNFINISHED))
+            ]
+
+    def delete(self, key: str, uri: str) -> None:
+        """Delete the file."""
+        with _errors(uri):
+            (self._path / key).unlink(missing_ok=True)
+
+    @contextmanager
+    def reader(self, key: str, uri: str) -> Iterator[BinaryIO]:
+        """Open the file."""
+        with _errors(uri):
+            file = (self._path / key).open("rb")
+        with file:
+            yield file
+
+    @contextmanager
+    def writer(self, key: str, uri: str) -> Iterator[BinaryIO]:
+        """Write beside, and move into place at the end."""
+        with _errors(uri):
+            unfinished, file = _new_file(self._path / key)
+        try:
+            with file:
+                yield file
+                with _errors(uri):
+                    file.flush()
+                    unfinished.replace(self._path / key)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def _new_file(target: Path) -> tuple[Path, BinaryIO]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = target.with_name(f".{target.name[:100]}-{os.urandom(8).hex()}{_UNFINISHED}")
+    return path, path.open("xb")
+
+
+@contextmanager
+def _errors(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ArtifactNotFoundError(f"there is nothing at {uri}") from error
+    except FileExistsError as error:
+        raise ArtifactExistsError(f"there is something at {uri} already") from error
+    except OSError as error:
+        raise ArtifactError(f"{uri}: {error.strerror or error}") from error
