@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Component(BaseModel, ABC):
-    """Settings of one component. Strict: an unknown key is an error that names the nearest allowed one."""
+    """Settings of one component. Strict: an unknown key or another type is an error; a number is not text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     #: The name under which the flavor is registered.
     flavor: ClassVar[str]
@@ -34,13 +34,18 @@ class Component(BaseModel, ABC):
 
         :raises StackError: naming the setting, what is allowed and the nearest allowed name.
         """
-        from airflow_stepops.stacks.checks import model_error
+        from airflow_stepops.stacks.checks import model_error, refuse_secrets, unknown_key
 
-        values = self.model_dump() | dict(settings)
+        where = f"settings of {self.name!r}"
+        refuse_secrets(settings, where)
+        if "name" in settings:
+            raise unknown_key(
+                f"{where}: name", "name", (key for key in type(self).model_fields if key != "name"), "setting"
+            )
         try:
-            return type(self)(**values)
+            return type(self)(**{**self.model_dump(), **settings})
         except ValidationError as error:
-            raise model_error(error, f"settings of step operator {self.name!r}", type(self)) from None
+            raise model_error(error, where, type(self)) from None
 
     def document(self) -> dict[str, Any]:
         """Return ``{"flavor": …, settings that differ from their defaults}``: JSON, without secrets by design.

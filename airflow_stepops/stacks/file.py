@@ -1,4 +1,4 @@
-"""``stepops.yaml``: finding it, reading it strictly."""
+"""``stepops.yaml``: finding it, and the stacks in it."""
 
 from __future__ import annotations
 
@@ -6,125 +6,85 @@ import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from airflow_stepops import settings
-from airflow_stepops.errors import StackError, did_you_mean
-from airflow_stepops.stacks.checks import unknown_key
-from airflow_stepops.stacks.components import Component
+from airflow_stepops.errors import StackError
+from airflow_stepops.stacks.document import BUILT_IN, PARTS, check_name, read_document
 from airflow_stepops.stacks.flavors import KINDS, component
 from airflow_stepops.stacks.models import Stack
 
+if TYPE_CHECKING:
+    from airflow_stepops.artifacts.store import ArtifactStore
+    from airflow_stepops.stacks.components import Component
+
 FILE_NAME = "stepops.yaml"
-VERSION = 1
-
-#: The stack that is always there: nothing needs setting up.
-_LOCAL: dict[str, dict[str, dict[str, Any]]] = {
-    "artifact_stores": {"local": {"flavor": "local"}},
-    "container_registries": {"local": {"flavor": "local"}},
-    "image_builders": {"oci": {"flavor": "oci"}},
-    "step_operators": {"local": {"flavor": "local"}},
-    "stacks": {"local": {"artifact_store": "local", "container_registry": "local", "step_operators": ["local"]}},
-}
-_STACK_KEYS = ("artifact_store", "container_registry", "image_builder", "step_operators")
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A safe loader that refuses a key given twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Build a mapping."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (str, int)) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            if isinstance(key, (str, int)):
-                seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 class StackFile:
-    """The components and stacks of a file, checked when they are asked for by name.
+    """The components and stacks of a file. The settings of a component are checked when it is asked for.
 
-    :param sections: the file's sections.
+    :param sections: what :func:`~airflow_stepops.stacks.document.read_document` returns.
     :param where: what to call the file in errors.
     """
 
     def __init__(self, sections: Mapping[str, Any], where: str) -> None:
         self._sections = sections
         self._where = where
+        self._components: dict[tuple[str, str], Component] = {}
 
     @property
     def active(self) -> str:
         """Name of the stack for pipelines that name none."""
-        return str(self._sections.get("active", "local"))
+        return str(self._sections["active"])
 
     @property
     def stack_names(self) -> list[str]:
         """Names of all stacks, the built-in one included."""
-        return sorted({*self._sections.get("stacks", {}), *_LOCAL["stacks"]})
+        return sorted(self._sections["stacks"])
 
     def stack(self, name: str | None = None) -> Stack:
         """Return a stack with its components; ``None`` is the active one.
 
-        :raises StackError: if there is none of that name, or something in it is wrong.
+        :raises StackError: if there is none of that name, or a setting of a component is wrong.
         """
         name = name or self.active
-        parts = self._section("stacks").get(name)
-        if parts is None:
-            near = did_you_mean(name, self.stack_names)
-            raise StackError(
-                f"{self._where}: there is no stack {name!r}.{near} There are: {', '.join(self.stack_names)}."
-            )
-        where = f"stacks.{name}"
-        operators = parts.get("step_operators", [])
-        if not isinstance(operators, list):
-            raise StackError(f"{self._where}: {where}.step_operators: give a list of names, the default first.")
-        return Stack(
-            name=name,
-            artifact_store=self._part("artifact_stores", parts.get("artifact_store"), where),
-            container_registry=self._part("container_registries", parts.get("container_registry"), where),
-            image_builder=self._part("image_builders", parts.get("image_builder", "oci"), where),
-            step_operators=tuple(self._part("step_operators", operator, where) for operator in operators),
-        )
+        check_name(name, self._sections["stacks"], "stack", self._where)
+        parts = {"image_builder": "oci", "step_operators": [], **self._sections["stacks"][name]}
+        operators = parts.pop("step_operators")
+        single: dict[str, Any] = {key: self.component(PARTS[key], part) for key, part in parts.items()}
+        step_operators: Any = tuple(self.component("step_operators", operator) for operator in operators)
+        return Stack(name=name, step_operators=step_operators, **single)
 
     def stacks(self) -> list[Stack]:
-        """Return every stack."""
+        """Return every stack.
+
+        :raises StackError: if a setting of a component is wrong.
+        """
         return [self.stack(name) for name in self.stack_names]
 
+    def component(self, kind: str, name: str) -> Component:
+        """Return a component.
+
+        :param kind: its section, one of :data:`~airflow_stepops.stacks.flavors.KINDS`.
+        :raises StackError: if its flavor is not known or one of its settings is wrong.
+        """
+        key = (kind, name)
+        if key not in self._components:
+            self._components[key] = component(kind, name, self._sections[kind][name], f"{self._where}: {kind}.{name}")
+        return self._components[key]
+
+    def components(self, kind: str) -> list[Any]:
+        """Return every component of a kind, whether a stack has it or not."""
+        return [self.component(kind, name) for name in self._sections[kind]]
+
     def check(self) -> None:
-        """Check every component and stack.
+        """Check every component, those included that are in no stack.
 
         :raises StackError: for the first thing that is wrong.
         """
         for kind in KINDS:
-            for name in self._section(kind):
-                self._component(kind, name)
-        self.stacks()
-        if self.active not in self.stack_names:
-            self.stack(self.active)
-
-    def _section(self, kind: str) -> dict[str, Any]:
-        return {**_LOCAL.get(kind, {}), **self._sections.get(kind, {})}
-
-    def _part(self, kind: str, name: Any, where: str) -> Any:
-        singular = {"container_registries": "container_registry"}.get(kind, kind.removesuffix("s"))
-        if name is None:
-            raise StackError(f"{self._where}: {where}.{singular}: this setting is required.")
-        known = self._section(kind)
-        if name not in known:
-            near = did_you_mean(str(name), known)
-            raise StackError(
-                f"{self._where}: {where}: there is no {singular} {name!r}.{near} There are: {', '.join(sorted(known))}."
-            )
-        return self._component(kind, name)
-
-    @functools.cache  # noqa: B019 - as old as the file's own cache entry
-    def _component(self, kind: str, name: str) -> Component:
-        return component(kind, name, self._section(kind)[name], f"{self._where}: {kind}.{name}")
+            self.components(kind)
 
 
 def find_file(near: Path | None = None) -> Path | None:
@@ -156,46 +116,37 @@ def load(near: Path | None = None) -> StackFile:
     """
     path = find_file(near)
     if path is None:
-        return StackFile({}, "built-in stacks")
-    state = path.stat()
-    return _read(path, state.st_mtime_ns, state.st_size, state.st_ino)
+        return _built_in()
+    try:
+        state = path.stat()
+        return _read(path, state.st_mtime_ns, state.st_size, state.st_ino)
+    except OSError as error:
+        raise StackError(f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def store_for(uri: str) -> ArtifactStore | None:
+    """Open the artifact store that holds an object, with the credentials of the Airflow side.
+
+    :param uri: of the object.
+    :return: the store with the longest root above it; ``None`` when no store of the stack file is.
+    :raises StackError: if the settings of a store are wrong.
+    """
+    stores = load().components("artifact_stores")
+    holding = [store for store in stores if uri.startswith(f"{store.root()}/")]
+    if not holding:
+        return None
+    opened: ArtifactStore = max(holding, key=lambda store: len(store.root())).open()
+    return opened
+
+
+@functools.cache
+def _built_in() -> StackFile:
+    return StackFile({**BUILT_IN, "active": "local"}, "built-in stacks")
 
 
 @functools.lru_cache(maxsize=32)
 def _read(path: Path, *_state: int) -> StackFile:
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader
-    except UnicodeDecodeError as error:
-        raise StackError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}).") from None
-    except yaml.YAMLError as error:
-        raise StackError(f"{path}: is not YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(document, dict):
-        raise StackError(f"{path}: must be a mapping with the keys version, stacks and others.")
-    _check_structure(document, str(path))
-    return StackFile(document, str(path))
-
-
-def _check_structure(document: dict[str, Any], where: str) -> None:
-    allowed = ("version", "active", *KINDS, "stacks")
-    for key, value in document.items():
-        if key not in allowed:
-            raise unknown_key(f"{where}: {key}", str(key), allowed, "key")
-        if key in KINDS or key == "stacks":
-            _check_section(value, f"{where}: {key}")
-    if document.get("version") != VERSION:
-        raise StackError(f"{where}: version: {document.get('version')!r} is not supported. Write version: {VERSION}.")
-    for name, parts in document.get("stacks", {}).items():
-        for key in parts:
-            if key not in _STACK_KEYS:
-                raise unknown_key(f"{where}: stacks.{name}.{key}", str(key), _STACK_KEYS, "key")
-
-
-def _check_section(section: Any, where: str) -> None:
-    if not isinstance(section, dict):
-        raise StackError(f"{where}: must be a mapping of names, not {type(section).__name__}.")
-    for name, value in section.items():
-        if not isinstance(name, str) or not isinstance(value, dict):
-            raise StackError(f"{where}.{name}: must be a name with a mapping of settings.")
+    return StackFile(read_document(path.read_bytes(), str(path)), str(path))
 
 
 def _dags_folder() -> Path | None:

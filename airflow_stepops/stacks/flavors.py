@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from airflow_stepops.errors import StackError
-from airflow_stepops.stacks.checks import model_error, refuse_secrets, unknown_key
+from airflow_stepops.stacks.checks import model_error, unknown_key
 from airflow_stepops.stacks.components import (
     ArtifactStoreComponent,
     Component,
@@ -53,7 +53,6 @@ def component(kind: str, name: str, settings: Mapping[str, Any], where: str) -> 
     :param where: file and path, for errors.
     :raises StackError: naming the setting.
     """
-    refuse_secrets(settings, where)
     values = dict(settings)
     flavor = values.pop("flavor", None)
     if not isinstance(flavor, str):

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from collections.abc import Mapping
 
-from airflow_stepops.errors import ConfigurationError
-
-_SCHEME = "env:"
+_FOLDERS = ("run", "run/secrets")
 
 
-def secrets_archive(references: Mapping[str, str]) -> bytes:
-    """Return a tar with a file for each variable of this machine that a reference names.
+def secrets_archive(values: Mapping[str, str]) -> bytes:
+    """Return a tar, to be unpacked at the root, with a file for each secret.
 
-    :param references: variable → reference; only ``env:NAME`` is delivered, the others the job finds itself.
-    :raises ConfigurationError: naming a variable that is not set here.
+    :param values: secrets by the name of their file.
     """
-    names = {reference.removeprefix(_SCHEME) for reference in references.values() if reference.startswith(_SCHEME)}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        folder = tarfile.TarInfo("secrets")
-        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(folder)
-        for name in sorted(names):
-            if name not in os.environ:
-                raise ConfigurationError(f"secret 'env:{name}': the variable is not set where the step is launched.")
-            value = os.environ[name].encode()
-            member = tarfile.TarInfo(f"secrets/{name}")
-            member.size, member.mode = len(value), 0o444
-            tar.addfile(member, io.BytesIO(value))
+        for path in _FOLDERS:
+            folder = tarfile.TarInfo(path)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
+        for name, value in sorted(values.items()):
+            data = value.encode()
+            member = tarfile.TarInfo(f"{_FOLDERS[-1]}/{name}")
+            # Whatever user the image runs as.
+            member.size, member.mode = len(data), 0o444
+            tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from docker import errors
-from docker.types import DeviceRequest, Mount
+from docker.errors import APIError, NotFound
 from requests.exceptions import RequestException
 
-from airflow_stepops.clouds.docker import logs, states
+from airflow_stepops.clouds.docker import states
+from airflow_stepops.clouds.docker.container import LABEL, create_arguments
+from airflow_stepops.clouds.docker.failures import create_error, explanation, passing, pull_error, start_error
+from airflow_stepops.clouds.docker.logs import LogReader
 from airflow_stepops.clouds.docker.secrets import secrets_archive
+from airflow_stepops.clouds.secrets import launcher_secrets
 from airflow_stepops.errors import BuildEngineError, EndKind, JobNotFoundError, JobRefusedError, TransientServiceError
 from airflow_stepops.images.engine import connect
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobStatus, LogChunk
-from airflow_stepops.options import memory_bytes
-from airflow_stepops.runtime.spec import COMMAND, SPEC_VARIABLE
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
-
-#: Marks containers of ours; its value is the job's name.
-LABEL = "airflow-stepops.job"
 
 _GRACE_SECONDS = 30
 #: Ended containers are kept, as a cloud keeps its jobs, up to this number.
@@ -47,22 +45,24 @@ class DockerJobService(JobService):
         self._network = network
         self._extra = dict(extra)
         self._connected: DockerClient | None = None
-        self._readers: dict[str, logs.LogReader] = {}
+        self._readers: dict[str, LogReader] = {}
 
     def submit(self, request: JobRequest) -> JobStatus:
         """Create and start the container, or return the one of this name."""
-        with self._errors():
+        secrets = launcher_secrets(request.secrets)
+        try:
+            self._connect()
+        except BuildEngineError as error:
+            raise JobRefusedError(str(error), EndKind.INFRASTRUCTURE) from error
+        with passing():
             container = self._container(request.name) or self._create(request)
             if container.status == "created":
-                if request.secrets:
-                    container.put_archive("/run", secrets_archive(request.secrets))
-                container.start()
-                container.reload()
+                self._start(container, secrets)
         return states.status(request.name, container.attrs)
 
     def find(self, name: str) -> JobStatus | None:
         """Return the job with this name."""
-        with self._errors():
+        with passing():
             container = self._container(name)
         return states.status(name, container.attrs) if container is not None else None
 
@@ -75,53 +75,65 @@ class DockerJobService(JobService):
 
     def changed(self, since: float) -> Mapping[str, JobStatus]:  # noqa: ARG002 - one call lists all that are kept
         """Return all jobs of ours that the engine keeps."""
-        with self._errors():
-            listed = self._client.api.containers(all=True, filters={"label": LABEL})
+        with passing():
+            listed = self._list()
         return {entry["Labels"][LABEL]: states.listed(entry["Labels"][LABEL], entry) for entry in listed}
 
     def cancel(self, job_id: str) -> None:
-        """Send SIGTERM, and SIGKILL after 30 seconds, from a thread."""
-        with self._errors():
+        """Send SIGTERM, and SIGKILL after 30 seconds, from a thread. A container that has not begun is removed."""
+        with passing():
             container = self._container(job_id)
             if container is None or container.status in states.ENDED:
                 return
-            if container.status == "created":
-                container.remove(force=True)
-                return
-        threading.Thread(target=self._stop, args=(container,), daemon=True, name=f"stop-{job_id}").start()
+            with suppress(NotFound):
+                if container.status == "created":
+                    container.remove(force=True)
+                    return
+            try:
+                container.kill("SIGTERM")
+            except APIError as error:
+                if error.status_code in (404, 409):  # it has ended meanwhile
+                    return
+                raise
+        threading.Thread(target=_stop, args=(container,), daemon=True, name=f"stop-{job_id}").start()
 
     def logs(self, job_id: str, cursor: str = "", limit: int = 1000) -> LogChunk:
-        """Return lines after a cursor (a time stamp, and how many lines of that time were seen)."""
-        reader = self._readers.get(job_id)
-        if reader is None or reader.cursor != cursor:
-            with self._errors():
+        """Return lines after a cursor, which is the number of lines before it."""
+        with passing():
+            reader = self._readers.pop(job_id, None)
+            if reader is None or reader.cursor != cursor:
                 container = self._container(job_id)
-            if container is None:
-                return LogChunk((), cursor)
-            reader = self._readers[job_id] = logs.LogReader(container, cursor)
-        with self._errors():
+                if container is None:
+                    return LogChunk((), cursor)
+                reader = LogReader(container, cursor)
             chunk = reader.read(limit)
-        if not chunk.more:
-            del self._readers[job_id]
+        if chunk.more:  # goes on where it is, instead of finding the place again
+            self._readers[job_id] = reader
         return chunk
 
     def console_url(self, job_id: str) -> str:  # noqa: ARG002 - engines have no console
         """Return nothing."""
         return ""
 
+    def _connect(self) -> DockerClient:
+        if self._connected is None:
+            self._connected = connect(self._address)
+        return self._connected
+
     @property
     def _client(self) -> DockerClient:
-        if self._connected is None:
-            try:
-                self._connected = connect(self._address)
-            except BuildEngineError as error:
-                raise TransientServiceError(str(error)) from error
-        return self._connected
+        try:
+            return self._connect()
+        except BuildEngineError as error:
+            raise TransientServiceError(str(error)) from error
+
+    def _list(self) -> list[dict[str, Any]]:
+        return list(self._client.api.containers(all=True, filters={"label": LABEL}))
 
     def _container(self, name: str) -> Container | None:
         try:
             container = self._client.containers.get(name)
-        except errors.NotFound:
+        except NotFound:
             return None
         if container.labels.get(LABEL) != name:
             raise JobRefusedError(f"there is a container {name!r} that no step operator made: remove or rename it.")
@@ -131,86 +143,56 @@ class DockerJobService(JobService):
         self._prune()
         self._pull(request)
         try:
-            return self._client.containers.create(**{**self._arguments(request), **self._extra})
-        except errors.APIError as error:
-            if error.status_code == 409:  # somebody created it at the same time
-                container = self._container(request.name)
-                if container is not None:
-                    return container
-            if error.status_code in (400, 404):
-                raise JobRefusedError(f"the engine refuses the container: {error.explanation}") from error
-            raise
+            return self._client.containers.create(**create_arguments(request, self._network, self._extra))
+        except (APIError, TypeError) as error:
+            # Somebody may have created it at the same time.
+            container = self._container(request.name) if getattr(error, "status_code", None) in (409, 500) else None
+            if container is not None:
+                return container
+            raise create_error(error) from error
 
-    def _arguments(self, request: JobRequest) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "image": request.image,
-            "name": request.name,
-            # The base's own entrypoint is for its own programs.
-            "entrypoint": list(COMMAND),
-            "command": [],
-            "environment": {**request.environment, SPEC_VARIABLE: request.spec_uri},
-            "labels": {
-                **{f"airflow-stepops.{key}": value for key, value in request.labels.items()},
-                LABEL: request.name,
-            },
-            "detach": True,
-        }
-        if self._network is not None:
-            arguments["network"] = self._network
-        folder = request.artifact_root.removeprefix("file://")
-        if folder != request.artifact_root:
-            arguments["mounts"] = [Mount(target=folder, source=folder, type="bind")]
-        resources = request.resources
-        if "cpus" in resources:
-            arguments["nano_cpus"] = int(resources["cpus"] * 1e9)
-        if "memory" in resources:
-            arguments["mem_limit"] = memory_bytes(resources["memory"], "Resources.memory")
-        if resources.get("gpus"):
-            arguments["device_requests"] = [DeviceRequest(count=resources["gpus"], capabilities=[["gpu"]])]
-        return arguments
+    def _start(self, container: Container, secrets: Mapping[str, str]) -> None:
+        try:
+            if secrets:
+                container.put_archive("/", secrets_archive(secrets))
+            container.start()
+            container.reload()
+        except APIError as error:
+            problem = start_error(error)
+            if isinstance(problem, JobRefusedError):
+                with suppress(APIError):
+                    container.remove(force=True)
+            raise problem from error
 
     def _pull(self, request: JobRequest) -> None:
-        try:
-            self._client.images.get(request.image)
-        except errors.ImageNotFound:
-            pass
-        else:
-            return
+        image = request.image
+        if image.startswith("oci-layout:"):
+            raise JobRefusedError(
+                f"an engine cannot pull {image}, which is a folder: give the stack a container_registry of flavor "
+                "'generic' or a cloud's, or use the step operator 'local'.",
+                EndKind.IMAGE,
+            )
+        if "@" in image:  # what a tag names may have changed
+            with suppress(NotFound):
+                self._client.images.get(image)
+                return
         login = request.repository.login() if request.repository is not None else None
         credentials = {"username": login[0], "password": login[1]} if login else None
         try:
-            self._client.images.pull(request.image, auth_config=credentials)
-        except errors.APIError as error:
-            raise _pull_error(request.image, str(error.explanation or error)) from error
+            for entry in self._client.api.pull(image, auth_config=credentials, stream=True, decode=True):
+                if "error" in entry:
+                    raise pull_error(image, str(entry["error"]))
+        except APIError as error:
+            raise pull_error(image, explanation(error)) from error
 
     def _prune(self) -> None:
-        listed = self._client.api.containers(all=True, filters={"label": LABEL})
-        ended = [entry for entry in listed if str(entry["State"]).lower() in states.ENDED]
-        for entry in sorted(ended, key=lambda entry: entry["Created"], reverse=True)[_KEPT:]:
-            self._client.api.remove_container(entry["Id"], force=True)
-
-    def _stop(self, container: Container) -> None:
-        try:
-            container.stop(timeout=_GRACE_SECONDS)
-        except (errors.APIError, RequestException):
-            # It has ended by itself, or the engine is away; whoever waits for the end looks again.
-            return
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn what may pass by itself into the error that says so."""
-        try:
-            yield
-        except (errors.APIError, RequestException, OSError) as error:
-            raise TransientServiceError(f"the container engine failed: {error}") from error
+        ended = [entry for entry in self._list() if str(entry["State"]).lower() in states.ENDED]
+        for entry in sorted(ended, key=lambda entry: int(entry["Created"]), reverse=True)[_KEPT:]:
+            with suppress(NotFound):
+                self._client.api.remove_container(entry["Id"], force=True)
 
 
-def _pull_error(image: str, explanation: str) -> Exception:
-    said = explanation.lower()
-    if any(word in said for word in ("unauthorized", "denied", "forbidden", "authentication required")):
-        return JobRefusedError(f"the engine may not pull {image}: {explanation}", EndKind.PERMISSION)
-    if any(
-        word in said for word in ("manifest unknown", "not found", "no such image", "name unknown", "server gave http")
-    ):
-        return JobRefusedError(f"the engine cannot pull {image}: {explanation}", EndKind.IMAGE)
-    return TransientServiceError(f"the engine could not pull {image}: {explanation}")
+def _stop(container: Container) -> None:
+    # It has ended by itself, or the engine is away: whoever waits for the end looks again.
+    with suppress(APIError, RequestException):
+        container.stop(timeout=_GRACE_SECONDS)

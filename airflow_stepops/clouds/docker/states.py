@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from airflow_stepops.clouds.exit_codes import SIGNALLED, killed_by
 from airflow_stepops.errors import EndKind
 from airflow_stepops.jobs.protocol import JobState, JobStatus
 
@@ -13,7 +15,8 @@ ENDED = frozenset({"exited", "dead", "removing", "stopped"})
 _PENDING = frozenset({"created", "configured", "initialized"})
 #: Docker's own codes: the engine, the command, and a command that is not there.
 _CANNOT_START = frozenset({125, 126, 127})
-_SIGNALLED = 128
+#: Our runtime ends so when it was asked to, the second where the step did not let go within its grace period.
+_STOPPED = frozenset({SIGNALLED + signal.SIGTERM, SIGNALLED + signal.SIGALRM})
 
 
 def status(name: str, inspected: Mapping[str, Any]) -> JobStatus:
@@ -29,13 +32,12 @@ def status(name: str, inspected: Mapping[str, Any]) -> JobStatus:
         return JobStatus(name, running, created_at=created_at, started_at=started_at)
     code = int(state.get("ExitCode", 0))
     ended, kind, reason = _end(code, bool(state.get("OOMKilled")), str(state.get("Error") or ""))
-    exit_code = _SIGNALLED - code if kind is EndKind.INFRASTRUCTURE and code > _SIGNALLED else code
     return JobStatus(
         name,
         ended,
         kind=kind,
         reason=reason,
-        exit_code=exit_code,
+        exit_code=SIGNALLED - code if code > SIGNALLED and code not in _STOPPED else code,
         created_at=created_at,
         started_at=started_at,
         ended_at=_time(state.get("FinishedAt")),
@@ -58,10 +60,10 @@ def _end(code: int, out_of_memory: bool, error: str) -> tuple[JobState, EndKind 
         return JobState.FAILED, EndKind.INFRASTRUCTURE, "killed by signal 9 (SIGKILL): it ran out of memory"
     if code in _CANNOT_START:
         return JobState.FAILED, EndKind.IMAGE, error or f"exit code {code}: the image cannot run python"
-    if code == _SIGNALLED + 15:
-        return JobState.STOPPED, EndKind.CANCELLED, "stopped by SIGTERM"
-    if code > _SIGNALLED:
-        return JobState.FAILED, EndKind.INFRASTRUCTURE, f"killed by signal {code - _SIGNALLED}"
+    if code in _STOPPED:
+        return JobState.STOPPED, EndKind.CANCELLED, "somebody asked for its end"
+    if code > SIGNALLED:
+        return JobState.FAILED, *killed_by(code - SIGNALLED)
     return JobState.FAILED, EndKind.USER_CODE, error or f"exit code {code}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from airflow_stepops.stacks.components import ImageTarget, StepOperatorComponent
 
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from airflow_stepops.jobs.protocol import JobService
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+#: What makes a container the job that it is, and its log readable.
+_OURS = frozenset(
+    {"image", "name", "entrypoint", "command", "detach", "tty", "auto_remove", "restart_policy", "log_config"}
+)
 
 
 class DockerStepOperator(StepOperatorComponent):
@@ -23,7 +29,8 @@ class DockerStepOperator(StepOperatorComponent):
         then the sockets of Docker and Podman.
     :param platform: of the images; default: this machine's.
     :param network: the container's network, such as ``host``; default: the engine's.
-    :param extra: merged into the arguments of the create call (docker SDK, ``containers.create``) as it is.
+    :param extra: arguments of the create call (docker SDK, ``containers.create``), such as ``{"shm_size": "2g"}``.
+        Mappings and lists are added to what the step needs, all else replaces it.
     """
 
     flavor: ClassVar[str] = "docker"
@@ -33,6 +40,14 @@ class DockerStepOperator(StepOperatorComponent):
     platform: Literal["linux/amd64", "linux/arm64"] | None = None
     network: str | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("extra")
+    @classmethod
+    def _leaves_the_job_alone(cls, value: dict[str, Any]) -> dict[str, Any]:
+        ours = sorted(_OURS & set(value))
+        if ours:
+            raise ValueError(f"{', '.join(ours)}: the step operator itself says what runs, under which name and how")
+        return value
 
     def target(self) -> ImageTarget:
         """Return the base, and the platform."""

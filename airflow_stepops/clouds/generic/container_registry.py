@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import field_validator
 
+from airflow_stepops.errors import StackError
 from airflow_stepops.stacks.components import ContainerRegistryComponent
 
 if TYPE_CHECKING:
@@ -49,7 +50,16 @@ class GenericContainerRegistry(ContainerRegistryComponent):
     def _credentials(self) -> tuple[str, str] | None:
         if self.connection is None:
             return None
+        from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
         from airflow.sdk import BaseHook
 
-        connection = BaseHook.get_connection(self.connection)
-        return connection.login or "", connection.password or ""
+        where = f"container registry {self.name!r}"
+        try:
+            connection = BaseHook.get_connection(self.connection)
+        except AirflowNotFoundException as error:
+            raise StackError(
+                f"{where}: there is no Airflow connection {self.connection!r}: add it, with login and password."
+            ) from error
+        if not connection.login or not connection.password:
+            raise StackError(f"{where}: Airflow connection {self.connection!r} has no login or no password: add them.")
+        return connection.login, connection.password

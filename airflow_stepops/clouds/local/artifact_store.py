@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from airflow_stepops import settings
+from airflow_stepops.clouds.local.folders import Folder
 from airflow_stepops.stacks.components import ArtifactStoreComponent
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class LocalArtifactStore(ArtifactStoreComponent):
 
     flavor: ClassVar[str] = "local"
 
-    path: Path | None = None
+    path: Folder | None = None
 
     def root(self) -> str:
         """Return the folder as a ``file://`` URI."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from airflow_stepops import settings
+from airflow_stepops.clouds.local.folders import Folder
 from airflow_stepops.stacks.components import ContainerRegistryComponent
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class LocalContainerRegistry(ContainerRegistryComponent):
 
     flavor: ClassVar[str] = "local"
 
-    path: Path | None = None
+    path: Folder | None = None
 
     def open(self) -> ImageRepository:
         """Open the layout; it is made when missing."""

@@ -1,11 +1,12 @@
 """What is on disk of one local job, shared by the service and the job's supervisor.
 
 ``request.json``  what to run; written before the folder appears under its name
-``state.json``    where the job is; replaced atomically by the supervisor
+``state.json``    where the job is; replaced atomically; not there until a supervisor has begun
 ``lock``          held by the supervisor as long as it lives
 ``cancel``        somebody asked for the end
 ``ended``         the state is final
 ``log``           all that the job printed
+``scratch``       code, home and temporary files of the process; gone when it has ended
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,15 @@ class JobFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.log = path / "log"
+        self.scratch = path / "scratch"
 
     @property
-    def ended(self) -> bool:
-        """Whether the state is final."""
-        return (self.path / "ended").exists()
+    def ended_at(self) -> float | None:
+        """When the state became final, as Unix time, or ``None``."""
+        try:
+            return (self.path / "ended").stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     @property
     def cancelled(self) -> bool:
@@ -41,7 +46,8 @@ class JobFolder:
 
     def cancel(self) -> None:
         """Ask for the end of the job."""
-        (self.path / "cancel").touch()
+        with suppress(FileNotFoundError):  # the whole folder: an old job that was tidied away
+            (self.path / "cancel").touch()
 
     def request(self) -> dict[str, Any]:
         """Return what to run."""
@@ -65,6 +71,8 @@ class JobFolder:
     @contextmanager
     def locked(self) -> Iterator[bool]:
         """Try to be the one process that looks after the job; the lock goes with the process, however it dies.
+
+        A child that is forked holds it too.
 
         :returns: whether the lock was free.
         """

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from airflow_stepops import settings
 from airflow_stepops.clouds.local.job_folder import JobFolder
+from airflow_stepops.clouds.local.logs import read_lines
+from airflow_stepops.clouds.local.processes import kill_processes_of
+from airflow_stepops.clouds.secrets import launcher_secrets
 from airflow_stepops.errors import EndKind, JobNotFoundError, JobRefusedError
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus, LogChunk
 from airflow_stepops.runtime.spec import SPEC_VARIABLE
 
-_CHUNK_BYTES = 1 << 20
-_LONGEST_LINE = 1 << 16
-#: A job whose supervisor has not shown itself after so many seconds has none.
-_START_SECONDS = 60.0
+#: A job that no supervisor has taken over after so many seconds was left by its launcher.
+_LAUNCH_SECONDS = 60.0
+#: Ended jobs are kept, as a cloud keeps its own, up to this number.
+_KEPT = 200
+#: Files and clocks agree within so many seconds.
+_CLOCK_SECONDS = 1.0
+_NAME = re.compile(r"[a-z0-9-]{1,63}")
 
 
 class LocalJobService(JobService):
@@ -39,165 +41,139 @@ class LocalJobService(JobService):
     enforces_timeout: ClassVar[bool] = True
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = root.absolute()
 
     def submit(self, request: JobRequest) -> JobStatus:
         """Start the job, or return the one of this name; one whose launcher died half-way is started now."""
         folder = self._folder(request.name)
+        secrets = launcher_secrets(request.secrets)
         if not folder.path.exists():
-            self._make(folder, request)
+            from airflow_stepops.clouds.local.launch import make_folder
+
+            self._tidy()
+            make_folder(folder, request)
         if not folder.state():
-            self._supervise(folder)
+            self._supervise(folder, secrets)
         return self.describe(request.name)
 
     def find(self, name: str) -> JobStatus | None:
         """Return the job with this name."""
-        return self.describe(name) if self._folder(name).path.exists() else None
+        try:
+            return self.describe(name)
+        except JobNotFoundError:
+            return None
 
     def describe(self, job_id: str) -> JobStatus:
         """Return the job. One whose supervisor was killed has failed."""
         folder = self._folder(job_id)
-        if not folder.path.exists():
-            raise JobNotFoundError(f"there is no job {job_id!r} in {self._root}")
-        if not folder.ended:
-            self._end_if_abandoned(folder)
-        state = folder.state()
-        kind = state.get("kind")
-        return JobStatus(
-            id=job_id,
-            state=JobState(state.get("state", "pending")),
-            kind=EndKind(kind) if kind else None,
-            reason=state.get("reason", ""),
-            exit_code=state.get("exit_code"),
-            created_at=state.get("created_at") or folder.request()["created_at"],
-            started_at=state.get("started_at"),
-            ended_at=state.get("ended_at"),
-        )
+        try:
+            if folder.ended_at is None:
+                _end_if_abandoned(folder)
+            return _status(folder)
+        except FileNotFoundError as error:
+            raise JobNotFoundError(f"there is no job {job_id!r} in {self._root}") from error
 
     def changed(self, since: float) -> Mapping[str, JobStatus]:
         """Return the jobs that run, and those that have ended since."""
         found: dict[str, JobStatus] = {}
-        with suppress(FileNotFoundError), os.scandir(self._root) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                ended = Path(entry.path, "ended")
-                if not ended.exists() or ended.stat().st_mtime >= since:
-                    found[entry.name] = self.describe(entry.name)
+        for folder in self._folders():
+            ended_at = folder.ended_at
+            status = self.find(folder.path.name) if ended_at is None or ended_at > since - _CLOCK_SECONDS else None
+            if status is not None:
+                found[status.id] = status
         return found
 
     def cancel(self, job_id: str) -> None:
         """Tell the job's supervisor to end it: SIGTERM, and SIGKILL after 30 seconds."""
-        folder = self._folder(job_id)
-        if folder.path.exists() and not folder.ended:
-            folder.cancel()
+        with suppress(JobNotFoundError):
+            folder = self._folder(job_id)
+            if folder.ended_at is None:
+                folder.cancel()
 
     def logs(self, job_id: str, cursor: str = "", limit: int = 1000) -> LogChunk:
         """Return lines from a byte offset on; the last one only when it is complete or the job has ended."""
         folder = self._folder(job_id)
-        ended = folder.ended
-        offset = int(cursor or 0)
-        try:
-            with folder.log.open("rb") as log:
-                log.seek(offset)
-                data = log.read(_CHUNK_BYTES)
-                at_end = not log.read(1)
-        except FileNotFoundError:
-            return LogChunk((), cursor)
-        lines: list[str] = []
-        start = 0
-        while start < len(data) and len(lines) < limit:
-            end = data.find(b"\n", start, start + _LONGEST_LINE)
-            step = end + 1 if end >= 0 else min(len(data), start + _LONGEST_LINE)
-            if end < 0 and step - start < _LONGEST_LINE and not (ended and at_end):
-                break
-            lines.append(data[start : end if end >= 0 else step].decode(errors="replace").rstrip("\r"))
-            start = step
-        return LogChunk(lines, str(offset + start), more=bool(lines) and (start < len(data) or not at_end))
+        return read_lines(folder.log, cursor, limit, complete=folder.ended_at is not None)
 
     def console_url(self, job_id: str) -> str:
         """Return the job's folder as a URL."""
-        return self._folder(job_id).path.absolute().as_uri()
+        return self._folder(job_id).path.as_uri()
 
     def _folder(self, name: str) -> JobFolder:
+        if not _NAME.fullmatch(name):
+            raise JobNotFoundError(f"{name!r} is not the name of a local job")
         return JobFolder(self._root / name)
 
-    def _make(self, folder: JobFolder, request: JobRequest) -> None:
-        """Make the folder, whole or not at all."""
-        self._root.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{request.name}-", dir=self._root))
+    def _folders(self) -> list[JobFolder]:
         try:
-            document = self._document(folder, new, request)
-            (new / "request.json").write_text(json.dumps(document))
-            new.chmod(0o755)
-            new.rename(folder.path)
-        except OSError:
-            if not folder.path.exists():
-                raise
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+            return [JobFolder(path) for path in self._root.iterdir() if _NAME.fullmatch(path.name)]
+        except FileNotFoundError:
+            return []
 
-    def _document(self, folder: JobFolder, new: Path, request: JobRequest) -> dict[str, Any]:
-        from airflow_stepops.images.unpack import unpack_layers
+    def _tidy(self) -> None:
+        """Remove the oldest jobs, and what launchers left that died at their work."""
+        ended = [(at, folder.path) for folder in self._folders() if (at := folder.ended_at) is not None]
+        for _, path in sorted(ended, reverse=True)[_KEPT:]:
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self._root.glob(".*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > 86400:
+                    shutil.rmtree(path, ignore_errors=True)
 
-        if request.repository is None:
-            raise JobRefusedError(
-                "a local job reads its image from the stack's container registry, and none was given."
-            )
-        layers = unpack_layers(request.repository, request.image, settings.home() / "cache" / "layers")
-        # The step may write where it is; the unpacked layers are shared, so it gets its own copy of the code.
-        shutil.copytree(layers.code, new / "code", symlinks=True)
-        for name in ("home", "tmp"):
-            (new / name).mkdir()
-        path = folder.path.absolute()
-        return {
-            "created_at": time.time(),
-            "attempt": dataclasses.asdict(request.attempt),
-            "image": request.image,
-            "command": [getattr(sys, "_base_executable", sys.executable), "-S", "-m", "airflow_stepops.runtime"],
-            "cwd": str(path / "code"),
-            "environment": {
-                "PATH": f"{layers.requirements}/bin:/usr/local/bin:/usr/bin:/bin",
-                "HOME": str(path / "home"),
-                "TMPDIR": str(path / "tmp"),
-                "LANG": "C.UTF-8",
-                "PYTHONPATH": f"{path / 'code'}:{layers.requirements}:{layers.runtime}",
-                "PYTHONPYCACHEPREFIX": str(settings.home() / "cache" / "bytecode"),
-                "PYTHONUNBUFFERED": "1",
-                **request.environment,
-                SPEC_VARIABLE: request.spec_uri,
-            },
-            "secret_names": _variables(request.secrets),
-            "timeout": request.timeout,
-        }
-
-    def _supervise(self, folder: JobFolder) -> None:
-        """Start the supervisor as a process of its own session, which nobody waits for."""
-        with (folder.path / "supervisor.log").open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "airflow_stepops.clouds.local.supervisor", str(folder.path.absolute())],
+    def _supervise(self, folder: JobFolder, secrets: Mapping[str, str]) -> None:
+        """Let a supervisor take the job over, in a session of its own."""
+        os.utime(folder.path)  # whoever looks from now on waits for the supervisor
+        log = folder.path / "supervisor.log"
+        with log.open("ab") as out:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "airflow_stepops.clouds.local.supervisor", str(folder.path)],
+                env={**os.environ, **secrets},
+                cwd=folder.path,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=out,
+                stderr=out,
                 start_new_session=True,
+                check=False,
+            )
+        if done.returncode != 0:
+            said = log.read_text(errors="replace").strip().splitlines()
+            raise JobRefusedError(
+                f"the job's supervisor cannot start: {said[-1] if said else f'exit code {done.returncode}'} (all of it "
+                f"is in {log}).",
+                EndKind.INFRASTRUCTURE,
             )
 
-    def _end_if_abandoned(self, folder: JobFolder) -> None:
-        state = folder.state()
-        if not state and time.time() - folder.path.stat().st_mtime < _START_SECONDS:
+
+def _status(folder: JobFolder) -> JobStatus:
+    request, state = folder.request(), folder.state()
+    kind = state.get("kind")
+    return JobStatus(
+        id=folder.path.name,
+        state=JobState(state.get("state", "pending")),
+        detail=request["note"],
+        kind=EndKind(kind) if kind else None,
+        reason=state.get("reason", ""),
+        exit_code=state.get("exit_code"),
+        created_at=request["created_at"],
+        started_at=state.get("started_at"),
+        ended_at=state.get("ended_at"),
+    )
+
+
+def _end_if_abandoned(folder: JobFolder) -> None:
+    """Write the final state of a job whose supervisor is gone, and kill what it left."""
+    begun = bool(folder.state())
+    if not begun and not folder.cancelled and time.time() - folder.path.stat().st_mtime < _LAUNCH_SECONDS:
+        return
+    with folder.locked() as abandoned:
+        if not abandoned or folder.ended_at is not None:
             return
-        with folder.locked() as abandoned:
-            if not abandoned or folder.ended:
-                return
-            state = folder.state()
-            if "pid" in state:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(state["pid"], signal.SIGKILL)
-            reason = "its supervisor was killed" if state else "its supervisor was never started"
-            final = {**state, "state": "failed", "kind": "infrastructure", "reason": reason, "ended_at": time.time()}
-            folder.write_state(final, final=True)
-
-
-def _variables(secrets: Mapping[str, str]) -> list[str]:
-    """Return the variables of this machine that secret references name."""
-    return [reference.removeprefix("env:") for reference in secrets.values() if reference.startswith("env:")]
+        kill_processes_of(folder.request()["environment"][SPEC_VARIABLE])
+        state = folder.state()
+        if folder.cancelled:
+            end = {"state": "stopped", "kind": "cancelled", "reason": "somebody asked for its end"}
+        else:
+            why = "its supervisor was killed" if state else "its launcher died before it began"
+            end = {"state": "failed", "kind": "infrastructure", "reason": why}
+        folder.write_state({**state, **end, "ended_at": time.time()}, final=True)
+    shutil.rmtree(folder.scratch, ignore_errors=True)

@@ -1,12 +1,14 @@
-"""Looks after one local job: starts it, enforces its end, and leaves its state. Run as a detached process.
+"""Looks after one local job: starts it, enforces its end, and leaves its state.
 
-It outlives the Airflow task that launched the job, and imports nothing but the standard library.
+``python -m airflow_stepops.clouds.local.supervisor <job folder>`` returns once a process that nobody is the parent of
+has taken the job over, so it outlives the Airflow task that launched the job. It imports no Airflow.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,49 +17,65 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from airflow_stepops.clouds.exit_codes import SIGNALLED, killed_by
 from airflow_stepops.clouds.local.job_folder import JobFolder
 
 _GRACE_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 _PR_SET_PDEATHSIG = 1
+#: Who looks whether a job is abandoned holds its lock for a moment.
+_LOCK_TRIES, _LOCK_PAUSE = 20, 0.05
 
 
 def main(path: str) -> None:
-    """Run the job in a folder to its end, unless another supervisor does."""
+    """Take over the job in a folder, unless another supervisor has it or it has ended."""
     folder = JobFolder(Path(path))
-    with folder.locked() as ours:
-        if ours and not folder.ended:
-            _Supervisor(folder).run()
+    for _ in range(_LOCK_TRIES):
+        with folder.locked() as ours:
+            if folder.ended_at is not None:
+                return
+            if ours:
+                supervisor = _Supervisor(folder)
+                if os.fork() == 0:
+                    supervisor.run()
+                return
+        if folder.state():
+            return
+        time.sleep(_LOCK_PAUSE)
 
 
 class _Supervisor:
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
         self._request = folder.request()
-        self._state: dict[str, Any] = {"state": "pending", "created_at": self._request["created_at"]}
+        self._state: dict[str, Any] = {"created_at": self._request["created_at"]}
+        self._say(state="pending")
         self._stopped: tuple[str, str] | None = None
 
     def run(self) -> None:
+        """Run the job to its end."""
         if self._folder.cancelled:
-            self._end("stopped", kind="cancelled", reason="stopped before it began")
-            return
-        try:
-            process = self._start()
-        except OSError as error:
-            self._end("failed", kind="infrastructure", reason=f"cannot start the process: {error}")
-            return
-        self._say(state="running", started_at=time.time(), pid=process.pid)
-        self._wait(process)
-        _signal_group(process.pid, signal.SIGKILL)  # whatever the step started and left behind
-        self._conclude(process.returncode)
+            self._end("stopped", kind="cancelled", reason="somebody asked for its end before it began")
+        else:
+            try:
+                process = self._start()
+            except OSError as error:
+                self._end("failed", kind="infrastructure", reason=f"cannot start the process: {error}")
+            else:
+                self._say(state="running", started_at=time.time(), pid=process.pid)
+                self._wait(process)
+                _kill_group(process.pid)  # whatever the step started and left behind
+                self._conclude(process.returncode)
+        for place in self._request["discard"]:
+            shutil.rmtree(place, ignore_errors=True)
 
     def _start(self) -> subprocess.Popen[bytes]:
         # What a secret is called is in the request; its value is only in this process's own environment.
-        secrets = {name: os.environ[name] for name in self._request["secret_names"] if name in os.environ}
+        secrets = {name: os.environ[name] for name in self._request["secret_names"]}
         with self._folder.log.open("ab") as log:
             return subprocess.Popen(
                 self._request["command"],
-                env={**self._request["environment"], **secrets},
+                env={**secrets, **self._request["environment"]},
                 cwd=self._request["cwd"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -67,7 +85,8 @@ class _Supervisor:
             )
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = _after(time.monotonic(), self._request["timeout"])
+        timeout = self._request["timeout"]
+        deadline = None if timeout is None else time.monotonic() + timeout
         kill_at: float | None = None
         while True:
             with suppress(subprocess.TimeoutExpired):
@@ -76,27 +95,25 @@ class _Supervisor:
             now = time.monotonic()
             if kill_at is not None:
                 if now > kill_at:
-                    _signal_group(process.pid, signal.SIGKILL)
+                    _kill_group(process.pid)
                 continue
             if self._folder.cancelled:
                 self._stopped = ("cancelled", "somebody asked for its end")
             elif deadline is not None and now > deadline:
-                self._stopped = ("timeout", f"ran longer than timeout={self._request['timeout']} s")
+                self._stopped = ("timeout", f"ran longer than timeout={timeout} s")
             if self._stopped is not None:
                 self._say(state="stopping", reason=self._stopped[1])
-                _signal_group(process.pid, signal.SIGTERM)
+                process.terminate()
                 kill_at = now + _GRACE_SECONDS
 
     def _conclude(self, code: int) -> None:
         if code == 0:
-            self._end("succeeded", exit_code=code)
+            self._end("succeeded", exit_code=code, reason="")
         elif self._stopped is not None:
             self._end("stopped", exit_code=code, kind=self._stopped[0], reason=self._stopped[1])
-        elif code < 0:
-            name = signal.Signals(-code).name
-            hint = ": perhaps the machine ran out of memory" if -code == signal.SIGKILL else ""
-            reason = f"killed by signal {-code} ({name}){hint}"
-            self._end("failed", exit_code=code, kind="infrastructure", reason=reason)
+        elif code < 0 or code > SIGNALLED:
+            kind, reason = killed_by(-code if code < 0 else code - SIGNALLED)
+            self._end("failed", exit_code=code, kind=kind.value, reason=reason)
         else:
             self._end("failed", exit_code=code, kind="user_code", reason=f"exit code {code}")
 
@@ -109,13 +126,9 @@ class _Supervisor:
         self._folder.write_state(self._state, final=True)
 
 
-def _after(start: float, seconds: int | None) -> float | None:
-    return None if seconds is None else start + seconds
-
-
-def _signal_group(group: int, number: int) -> None:
+def _kill_group(group: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+        os.killpg(group, signal.SIGKILL)
 
 
 def _die_with_parent() -> None:
