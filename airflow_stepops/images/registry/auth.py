@@ -70,7 +70,8 @@ class RegistryAuth(httpx.Auth):
         if used:
             request.headers["Authorization"] = used
         response = yield request
-        if response.status_code != 401:
+        # What a redirect led to may not name a place to send passwords to.
+        if response.status_code != 401 or not _same_origin(response.request.url, self._origin):
             return
         with self._lock:
             self._learn(response, used)

@@ -225,6 +225,18 @@ def test_a_redirect_to_another_host_carries_no_credentials(password_registry: st
         assert [seen.headers.get("authorization") for seen in storage.seen] == [None]
 
 
+def test_what_a_redirect_leads_to_cannot_ask_for_the_password(password_registry: str) -> None:
+    credentials = lambda: ("AWS", "s3cret:word")  # noqa: E731
+    with faulty_proxy(password_registry) as registry, faulty_proxy(password_registry) as elsewhere:
+        registry.add("status", "GET", "blobs", status=307, headers={"Location": f"http://{elsewhere.host}/blob"})
+        challenge = {"WWW-Authenticate": f'Bearer realm="http://{elsewhere.host}/token",service="x"'}
+        elsewhere.add("status", "GET", "blob", status=401, headers=challenge)
+        client = RegistryClient(f"{registry.host}/team/x", credentials=credentials)
+        with pytest.raises(RegistryAuthError), client.get_blob(digest_of(b"content")) as stream:
+            stream.read()
+        assert [seen.path for seen in elsewhere.seen] == ["/blob"]
+
+
 def test_registries_that_answer_with_another_success_are_understood(proxy: FaultyProxy, registry: str) -> None:
     # ECR answers 201 to a PATCH; others 202 to what ends an upload.
     faults = [proxy.add("as", method, status=status) for method, status in (("PATCH", 201), ("PUT", 202))]
