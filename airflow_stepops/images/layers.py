@@ -1,8 +1,8 @@
 """Reproducible layers: equal content makes equal bytes, whoever packs it, where and when.
 
 Entries are sorted, times are the epoch, the owner is root and modes are 644 or 755, so nothing of the machine gets in.
-The compressed bytes depend on the release of ISA-L as well, which is why images are named after what is in the layers
-(:mod:`airflow_stepops.images.plan`) and not after the layers.
+The compressed bytes depend on ISA-L as well (its release, and the kind of processor), so images are named after what
+is in the layers (:mod:`airflow_stepops.images.plan`): whoever finds the name in a registry takes the layers there.
 """
 
 from __future__ import annotations
