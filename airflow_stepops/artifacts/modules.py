@@ -49,4 +49,11 @@ def import_from(name: str, qualname: str) -> Any:
     found: Any = namespace[first]
     for part in rest:
         found = getattr(found, part)
-    return found if isinstance(found, type) else inspect.unwrap(found)
+    return unwrapped(found)
+
+
+def unwrapped(thing: Any) -> Any:
+    """Return the function of a step or task; anything else as it is, with the decorators that it has."""
+    while not inspect.isroutine(thing) and not isinstance(thing, type) and hasattr(thing, "__wrapped__"):
+        thing = thing.__wrapped__
+    return thing

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from airflow_stepops.artifacts import values
-from airflow_stepops.artifacts.materializers.json import is_json
+from airflow_stepops.artifacts.materializers.json import JsonMaterializer
 from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import StepopsError
@@ -17,47 +18,62 @@ from airflow_stepops.runtime.metadata import collected_metadata
 from airflow_stepops.runtime.outputs import split_outputs
 from airflow_stepops.runtime.result import FAILED, STOPPED, SUCCEEDED, JobResult, StepError
 from airflow_stepops.runtime.spec import JobSpec, decode_value, encode_value
+from airflow_stepops.runtime.stopping import StepStopped
 
 #: JSON values up to this many bytes travel in XCom as themselves.
 INLINE_BYTES = 32 * 1024
 
 _MESSAGE_CHARACTERS = 4_000
 _TRACEBACK_CHARACTERS = 60_000
-
-
-class StepStopped(BaseException):
-    """The step is asked to end (SIGTERM, or its deadline). Not an ``Exception``, so that steps do not catch it."""
+_OUR_FRAMES = str(Path(__file__).parents[1])
+_IMPORT_FRAMES = "<frozen importlib"
 
 
 def run_step(function: Callable[..., Any], spec: JobSpec, store: ArtifactStore, *, reraise: bool = False) -> JobResult:
     """Run a step and leave its result in the store, whatever happens in it.
 
-    :param reraise: raise the step's own exception again, after the result was written.
+    :param reraise: raise what the step raised again, after the result was written.
+    :raises ArtifactError: if the result cannot be written.
     """
     started_at = time.time()
     with collected_metadata() as metadata:
         try:
             args = [_load(value, store) for value in spec.args]
             kwargs = {name: _load(value, store) for name, value in spec.kwargs.items()}
+            started_at = time.time()
             returned = function(*args, **kwargs)
             ended_at = time.time()
             outputs, inline = _save_outputs(returned, spec, store)
-        except (Exception, StepStopped) as error:
-            result = JobResult(
-                attempt=spec.attempt,
-                status=STOPPED if isinstance(error, StepStopped) else FAILED,
-                metadata=metadata,
-                error=describe_error(error),
-                started_at=started_at,
-                ended_at=time.time(),
-            )
-            store.put(spec.result_uri, result.to_json())
+        except BaseException as error:  # a step may also end with sys.exit()
+            result = failure(error, spec, metadata, started_at)
+            leave_result(result, spec, store)
             if reraise:
                 raise
             return result
     result = JobResult(spec.attempt, SUCCEEDED, outputs, inline, metadata, None, started_at, ended_at)
-    store.put(spec.result_uri, result.to_json())
+    leave_result(result, spec, store)
     return result
+
+
+def failure(error: BaseException, spec: JobSpec, metadata: dict[str, Any], started_at: float) -> JobResult:
+    """Return the result of a step that did not return."""
+    return JobResult(
+        attempt=spec.attempt,
+        status=STOPPED if isinstance(error, StepStopped) else FAILED,
+        metadata=metadata,
+        error=describe_error(error),
+        started_at=started_at,
+        ended_at=time.time(),
+    )
+
+
+def leave_result(result: JobResult, spec: JobSpec, store: ArtifactStore) -> None:
+    """Write the result, even if the end of the job is asked for in the middle."""
+    data = result.to_json()
+    try:
+        store.put(spec.result_uri, data)
+    except StepStopped:  # raised once only
+        store.put(spec.result_uri, data)
 
 
 def encode_inputs(
@@ -67,8 +83,13 @@ def encode_inputs(
 
     :param directory: URI of the attempt's folder.
     """
-    encoded = [_encode(value, store, f"{directory}/inputs/{position}") for position, value in enumerate(args)]
-    return encoded, {name: _encode(value, store, f"{directory}/inputs/{name}") for name, value in kwargs.items()}
+    folder = f"{directory}/inputs"
+    positional = [_encode(value, store, f"{folder}/{position}") for position, value in enumerate(args)]
+    named = {
+        name: _encode(value, store, f"{folder}/{name if name.isidentifier() else f'argument-{position}'}")
+        for position, (name, value) in enumerate(kwargs.items())
+    }
+    return positional, named
 
 
 def describe_error(error: BaseException) -> StepError:
@@ -92,24 +113,36 @@ def _text(error: BaseException) -> str:
 
 
 def _drop_own_frames(lines: traceback.TracebackException) -> None:
-    own = __file__
+    """Let tracebacks begin with the user's first frame, also those of causes."""
     seen: set[int] = set()
-    queue: list[traceback.TracebackException | None] = [lines]
-    while queue:
-        part = queue.pop()
+    parts: list[traceback.TracebackException | None] = [lines]
+    while parts:
+        part = parts.pop()
         if part is None or id(part) in seen:
             continue
         seen.add(id(part))
-        while len(part.stack) > 1 and part.stack[0].filename == own:
+        while len(part.stack) > 1 and part.stack[0].filename.startswith((_OUR_FRAMES, _IMPORT_FRAMES)):
             del part.stack[0]
-        queue += [part.__cause__, part.__context__]
+        parts += [part.__cause__, part.__context__, *(part.exceptions or ())]
 
 
 def _encode(value: Any, store: ArtifactStore, prefix: str) -> Any:
     try:
         return encode_value(value)
-    except TypeError:
-        return encode_value(values.save(value, store, prefix))
+    except (TypeError, RecursionError) as error:
+        if isinstance(error, RecursionError) or not _holds_references(value):
+            return encode_value(values.save(value, store, prefix))
+    # A reference inside a pickle would reach the step as itself, so the parts beside it are saved one by one.
+    numbers = itertools.count()
+    return encode_value(value, lambda part: values.save(part, store, f"{prefix}-{next(numbers)}"))
+
+
+def _holds_references(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) for key in value) and any(map(_holds_references, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_references, value))
+    return isinstance(value, ArtifactReference)
 
 
 def _load(encoded: Any, store: ArtifactStore) -> Any:
@@ -121,8 +154,8 @@ def _load_references(value: Any, store: ArtifactStore) -> Any:
         return values.load(value, store)
     if isinstance(value, dict):
         return {key: _load_references(item, store) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_load_references(item, store) for item in value]
+    if isinstance(value, (list, tuple)):
+        return type(value)(_load_references(item, store) for item in value)
     return value
 
 
@@ -140,6 +173,6 @@ def _save_outputs(
         except StepopsError as error:
             error.add_note(f"This was the output {name!r} of the step.")
             raise
-        if is_json(value) and len(json.dumps(value)) <= INLINE_BYTES:
+        if outputs[name].materializer == JsonMaterializer.name and outputs[name].size <= INLINE_BYTES:
             inline[name] = value
     return outputs, inline

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
-import site
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,27 +17,37 @@ from airflow_stepops.runtime.spec import StepSource
 def load_function(step: StepSource) -> Callable[..., Any]:
     """Import the step's module from the code layer and return the function.
 
-    Airflow's modules are stood in for, unless they are in the image.
+    While the module is imported, Airflow is stood in for, unless it is in the image.
 
     :raises SpecError: if the file or the function is not there.
     :raises ModuleNotFoundError: with what to do, if the module imports what is not in the image.
     """
     root = _code_root(step.file)
     _read_path_files()
-    stubs.install()
     try:
-        function: Any = _import(step, root)
+        with stubs.standing_in():
+            found: Any = _import(step, root)
     except ModuleNotFoundError as error:
         error.add_note(
             f"{error.name!r} is not in the step's image: add its package to Image(requirements=[…]), or keep "
             "its module in the folder of the DAG file."
         )
         raise
+    except Exception as error:
+        if names := stubs.stood_in():
+            error.add_note(
+                f"{step.file} was imported in the step's image, where there is no {' and no '.join(names)}: what the "
+                "file does with it at its top is skipped. Move what fails into the step or into the pipeline."
+            )
+        raise
     for part in step.qualname.split("."):
-        if not hasattr(function, part):
+        if not hasattr(found, part):
             raise SpecError(f"{step.file} has no function {step.qualname!r}: the image holds another version of it.")
-        function = getattr(function, part)
-    return inspect.unwrap(function)  # type: ignore[no-any-return]
+        found = getattr(found, part)
+    function: Callable[..., Any] = modules.unwrapped(found)
+    if not callable(function):
+        raise SpecError(f"{step.qualname!r} in {step.file} is a {type(function).__qualname__}, not a function.")
+    return function
 
 
 def _code_root(file: str) -> Path:
@@ -53,6 +61,8 @@ def _read_path_files() -> None:
     """Honour the ``.pth`` files of the requirements, which Python reads only in folders that it calls site."""
     for entry in [entry for entry in sys.path if entry.endswith("/requirements")]:
         if any(Path(entry).glob("*.pth")):
+            import site
+
             site.addsitedir(entry)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from airflow_stepops.artifacts.materializers.json import is_json
 from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.errors import SpecError
 
@@ -23,6 +24,7 @@ SPEC_VARIABLE = "STEPOPS_SPEC"
 COMMAND = ("python", "-m", "airflow_stepops.runtime")
 
 _TAG = "$artifact"
+_TUPLE = "$tuple"
 _ESCAPE = "$value"
 
 
@@ -120,31 +122,39 @@ class JobSpec:
         return build(cls, {**document, "attempt": attempt, "step": step}, "job spec")
 
 
-def encode_value(value: Any) -> Any:
-    """Encode a JSON value that may hold artifact references, at any depth.
+def encode_value(value: Any, replace: Callable[[Any], ArtifactReference] | None = None) -> Any:
+    """Encode a JSON value that may hold tuples and artifact references, at any depth.
 
-    :raises TypeError: for a value that is neither (the caller saves it as an artifact first).
+    :param replace: called for a part that is none of these; returns what stands for it.
+    :raises TypeError: for such a part when there is no ``replace``; the caller saves it as an artifact first.
     """
     if isinstance(value, ArtifactReference):
         return {_TAG: value.serialize()}
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError("a dict with keys that are not text")
-        encoded = {key: encode_value(item) for key, item in value.items()}
-        return {_ESCAPE: encoded} if set(encoded) & {_TAG, _ESCAPE} else encoded
-    if isinstance(value, (list, tuple)):
-        return [encode_value(item) for item in value]
-    if value is None or type(value) in (bool, int, float, str):
+    if isinstance(value, Mapping) and all(type(key) is str for key in value):
+        encoded = {key: encode_value(item, replace) for key, item in value.items()}
+        return {_ESCAPE: encoded} if set(encoded) & {_TAG, _TUPLE, _ESCAPE} else encoded
+    if type(value) is tuple:
+        return {_TUPLE: [encode_value(item, replace) for item in value]}
+    if isinstance(value, list):
+        return [encode_value(item, replace) for item in value]
+    if is_json(value) or type(value) is float:
         return value
+    if replace is not None:
+        return encode_value(replace(value))
     raise TypeError(type(value).__qualname__)
 
 
 def decode_value(value: Any) -> Any:
-    """Undo :func:`encode_value`; references come back as :class:`ArtifactReference`."""
+    """Undo :func:`encode_value`; references come back as :class:`ArtifactReference`.
+
+    :raises SpecError: if a reference is not valid.
+    """
     if isinstance(value, dict):
-        if set(value) == {_TAG}:
+        if set(value) == {_TAG} and isinstance(value[_TAG], dict):
             return ArtifactReference.deserialize(value[_TAG])
-        if set(value) == {_ESCAPE}:
+        if set(value) == {_TUPLE} and isinstance(value[_TUPLE], list):
+            return tuple(decode_value(item) for item in value[_TUPLE])
+        if set(value) == {_ESCAPE} and isinstance(value[_ESCAPE], dict):
             return {key: decode_value(item) for key, item in value[_ESCAPE].items()}
         return {key: decode_value(item) for key, item in value.items()}
     if isinstance(value, list):

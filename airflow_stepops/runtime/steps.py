@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_stepops.options import Image, Resources
-from airflow_stepops.runtime.stubs import StubTask
+from airflow_stepops.runtime.marks import MarkedStep
 
 __all__ = ["Image", "Resources", "pipeline", "step"]
 
 
 def step(function: Callable[..., Any] | None = None, /, **_options: Any) -> Any:
     """Mark a function as a step: it is called as the plain function."""
-    return StubTask if function is None else StubTask(function)
+    return MarkedStep if function is None else MarkedStep(function)
 
 
 def pipeline(function: Callable[..., Any] | None = None, /, **_options: Any) -> Any:

@@ -10,6 +10,8 @@ from airflow_stepops.artifacts.materializers import Materializer
 
 #: Rows of about this many bytes are compressed and written at a time.
 _ROW_GROUP_BYTES = 64 * 1024 * 1024
+#: What pandas writes, with the names that Arrow gives to parts of nested types.
+_FORM: dict[str, Any] = {"compression": "snappy", "use_compliant_nested_type": False}
 
 
 def write_table(table: Any, file: BinaryIO) -> None:
@@ -20,7 +22,7 @@ def write_table(table: Any, file: BinaryIO) -> None:
     row_bytes = max(1, table.nbytes // max(1, table.num_rows))
     rows = max(1024, _ROW_GROUP_BYTES // row_bytes)
     sink = pa.PythonFile(file, mode="w")
-    with parquet.ParquetWriter(sink, table.schema, compression="snappy") as writer:
+    with parquet.ParquetWriter(sink, table.schema, **_FORM) as writer:
         writer.write_table(table, row_group_size=rows)
 
 
@@ -63,7 +65,7 @@ def _survives(pyarrow: Any, schema: Any) -> bool:
 
     written = pyarrow.BufferOutputStream()
     try:
-        parquet.write_table(schema.empty_table(), written)
+        parquet.write_table(schema.empty_table(), written, **_FORM)
     except pyarrow.ArrowException:
         return False
     return bool(parquet.read_schema(pyarrow.BufferReader(written.getvalue())).equals(schema, check_metadata=True))
