@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -91,23 +92,28 @@ class DockerJobService(JobService):
                     return
             try:
                 container.kill("SIGTERM")
-            except APIError as error:
-                if error.status_code in (404, 409):  # it has ended meanwhile
+            except APIError:
+                now = self._container(job_id)
+                if now is None or now.status != "running":  # it has ended, or is being stopped
                     return
                 raise
         threading.Thread(target=_stop, args=(container,), daemon=True, name=f"stop-{job_id}").start()
 
     def logs(self, job_id: str, cursor: str = "", limit: int = 1000) -> LogChunk:
-        """Return lines after a cursor, which is the number of lines before it."""
+        """Return lines after a cursor."""
         with passing():
-            reader = self._readers.pop(job_id, None)
-            if reader is None or reader.cursor != cursor:
-                container = self._container(job_id)
-                if container is None:
-                    return LogChunk((), cursor)
-                reader = LogReader(container, cursor)
+            begun = self._readers.pop(job_id, None)
+            if begun is not None and begun.cursor == cursor:
+                chunk = begun.read(limit)
+                if chunk.lines:  # goes on where it is, instead of finding the place again
+                    self._readers[job_id] = begun
+                    return dataclasses.replace(chunk, more=True)
+            container = self._container(job_id)
+            if container is None:
+                return LogChunk((), cursor)
+            reader = LogReader(container, cursor)
             chunk = reader.read(limit)
-        if chunk.more:  # goes on where it is, instead of finding the place again
+        if chunk.more:
             self._readers[job_id] = reader
         return chunk
 

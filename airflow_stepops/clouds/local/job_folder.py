@@ -4,7 +4,6 @@
 ``state.json``    where the job is; replaced atomically; not there until a supervisor has begun
 ``lock``          held by the supervisor as long as it lives
 ``cancel``        somebody asked for the end
-``ended``         the state is final
 ``log``           all that the job printed
 ``scratch``       code, home and temporary files of the process; gone when it has ended
 """
@@ -32,12 +31,9 @@ class JobFolder:
         self.scratch = path / "scratch"
 
     @property
-    def ended_at(self) -> float | None:
-        """When the state became final, as Unix time, or ``None``."""
-        try:
-            return (self.path / "ended").stat().st_mtime
-        except FileNotFoundError:
-            return None
+    def ended(self) -> bool:
+        """Whether the state is final."""
+        return "ended_at" in self.state()
 
     @property
     def cancelled(self) -> bool:
@@ -60,13 +56,11 @@ class JobFolder:
         except FileNotFoundError:
             return {}
 
-    def write_state(self, state: dict[str, Any], *, final: bool = False) -> None:
-        """Replace the state; a reader sees the old or the new one, whole."""
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Replace the state, which is final when it holds ``ended_at``; a reader sees the old or the new one, whole."""
         new = self.path / f"state.json.{os.getpid()}"
         new.write_text(json.dumps(state))
         new.replace(self.path / "state.json")
-        if final:
-            (self.path / "ended").touch()
 
     @contextmanager
     def locked(self) -> Iterator[bool]:

@@ -100,5 +100,5 @@ def _document(folder: JobFolder, layers: UnpackedLayers, request: JobRequest) ->
         ],
         "timeout": request.timeout,
         # The copy of the code, and what Python compiled of it.
-        "discard": [str(scratch), str(bytecode / scratch.relative_to("/"))],
+        "discard": [str(scratch), str(bytecode / folder.path.relative_to("/"))],
     }

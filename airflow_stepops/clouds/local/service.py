@@ -25,8 +25,6 @@ from airflow_stepops.runtime.spec import SPEC_VARIABLE
 _LAUNCH_SECONDS = 60.0
 #: Ended jobs are kept, as a cloud keeps its own, up to this number.
 _KEPT = 200
-#: Files and clocks agree within so many seconds.
-_CLOCK_SECONDS = 1.0
 _NAME = re.compile(r"[a-z0-9-]{1,63}")
 
 
@@ -67,8 +65,7 @@ class LocalJobService(JobService):
         """Return the job. One whose supervisor was killed has failed."""
         folder = self._folder(job_id)
         try:
-            if folder.ended_at is None:
-                _end_if_abandoned(folder)
+            _end_if_abandoned(folder)
             return _status(folder)
         except FileNotFoundError as error:
             raise JobNotFoundError(f"there is no job {job_id!r} in {self._root}") from error
@@ -77,9 +74,8 @@ class LocalJobService(JobService):
         """Return the jobs that run, and those that have ended since."""
         found: dict[str, JobStatus] = {}
         for folder in self._folders():
-            ended_at = folder.ended_at
-            status = self.find(folder.path.name) if ended_at is None or ended_at > since - _CLOCK_SECONDS else None
-            if status is not None:
+            status = self.find(folder.path.name)
+            if status is not None and (status.ended_at is None or status.ended_at >= since):
                 found[status.id] = status
         return found
 
@@ -87,13 +83,13 @@ class LocalJobService(JobService):
         """Tell the job's supervisor to end it: SIGTERM, and SIGKILL after 30 seconds."""
         with suppress(JobNotFoundError):
             folder = self._folder(job_id)
-            if folder.ended_at is None:
+            if not folder.ended:
                 folder.cancel()
 
     def logs(self, job_id: str, cursor: str = "", limit: int = 1000) -> LogChunk:
         """Return lines from a byte offset on; the last one only when it is complete or the job has ended."""
         folder = self._folder(job_id)
-        return read_lines(folder.log, cursor, limit, complete=folder.ended_at is not None)
+        return read_lines(folder.log, cursor, limit, complete=folder.ended)
 
     def console_url(self, job_id: str) -> str:
         """Return the job's folder as a URL."""
@@ -112,7 +108,7 @@ class LocalJobService(JobService):
 
     def _tidy(self) -> None:
         """Remove the oldest jobs, and what launchers left that died at their work."""
-        ended = [(at, folder.path) for folder in self._folders() if (at := folder.ended_at) is not None]
+        ended = [(at, folder.path) for folder in self._folders() if (at := folder.state().get("ended_at"))]
         for _, path in sorted(ended, reverse=True)[_KEPT:]:
             shutil.rmtree(path, ignore_errors=True)
         for path in self._root.glob(".*"):
@@ -162,18 +158,20 @@ def _status(folder: JobFolder) -> JobStatus:
 
 def _end_if_abandoned(folder: JobFolder) -> None:
     """Write the final state of a job whose supervisor is gone, and kill what it left."""
-    begun = bool(folder.state())
-    if not begun and not folder.cancelled and time.time() - folder.path.stat().st_mtime < _LAUNCH_SECONDS:
+    state = folder.state()
+    if "ended_at" in state:
+        return
+    if not state and not folder.cancelled and time.time() - folder.path.stat().st_mtime < _LAUNCH_SECONDS:
         return
     with folder.locked() as abandoned:
-        if not abandoned or folder.ended_at is not None:
+        state = folder.state()
+        if not abandoned or "ended_at" in state:
             return
         kill_processes_of(folder.request()["environment"][SPEC_VARIABLE])
-        state = folder.state()
         if folder.cancelled:
             end = {"state": "stopped", "kind": "cancelled", "reason": "somebody asked for its end"}
         else:
             why = "its supervisor was killed" if state else "its launcher died before it began"
             end = {"state": "failed", "kind": "infrastructure", "reason": why}
-        folder.write_state({**state, **end, "ended_at": time.time()}, final=True)
+        folder.write_state({**state, **end, "ended_at": time.time()})
     shutil.rmtree(folder.scratch, ignore_errors=True)

@@ -32,7 +32,7 @@ def main(path: str) -> None:
     folder = JobFolder(Path(path))
     for _ in range(_LOCK_TRIES):
         with folder.locked() as ours:
-            if folder.ended_at is not None:
+            if folder.ended:
                 return
             if ours:
                 supervisor = _Supervisor(folder)
@@ -122,8 +122,7 @@ class _Supervisor:
         self._folder.write_state(self._state)
 
     def _end(self, state: str, **facts: Any) -> None:
-        self._state.update(facts, state=state, ended_at=time.time())
-        self._folder.write_state(self._state, final=True)
+        self._say(**facts, state=state, ended_at=time.time())
 
 
 def _kill_group(group: int) -> None:

@@ -1,0 +1,212 @@
+"""What holds for every job service."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from airflow_stepops.errors import EndKind, JobNotFoundError, JobRefusedError
+from airflow_stepops.jobs.protocol import JobState
+from tests.clouds.ground import Ground, all_lines, ended, running
+
+
+def test_a_job_runs_the_image_and_leaves_its_result(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("add", 40, 2)
+    begun = time.time()
+    assert not service.submit(request).state.ended
+    status = ended(service, request.name)
+    assert (status.state, status.kind, status.exit_code) == (JobState.SUCCEEDED, None, 0)
+    assert ground.value(request) == 42
+    assert status.created_at is not None
+    assert status.started_at is not None
+    assert status.ended_at is not None
+    assert begun - 1 < status.created_at <= status.started_at <= status.ended_at < time.time() + 1
+
+
+def test_submitting_again_returns_the_job_that_is_there(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("wait")
+    first = service.submit(request)
+    started_at = running(service, first.id).started_at
+    again = ground.connect().submit(request)
+    assert (again.id, again.started_at) == (first.id, started_at)
+    service.cancel(first.id)
+    assert ended(service, first.id).state is JobState.STOPPED
+    assert service.submit(request).state is JobState.STOPPED
+
+
+def test_two_launchers_at_once_launch_one_job(ground: Ground) -> None:
+    request = ground.request("count", 3)
+    ids: list[str] = []
+    threads = [threading.Thread(target=lambda: ids.append(ground.connect().submit(request).id)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 4
+    assert len(set(ids)) == 1
+    service = ground.connect()
+    assert ended(service, ids[0]).state is JobState.SUCCEEDED
+    assert all_lines(service, ids[0]) == ["line 0", "line 1", "line 2", "no end of line"]
+
+
+def test_a_job_is_found_by_its_name(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("add", 1, 1)
+    assert service.find(request.name) is None
+    job_id = service.submit(request).id
+    found = ground.connect().find(request.name)
+    assert found is not None
+    assert found.id == job_id
+    ended(service, job_id)
+
+
+def test_an_unknown_job_is_said_to_be_unknown(ground: Ground) -> None:
+    service = ground.connect()
+    assert service.find("never-there") is None
+    with pytest.raises(JobNotFoundError, match="never-there"):
+        service.describe("never-there")
+    service.cancel("never-there")
+
+
+def test_a_step_that_raises_shows_its_traceback(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("fail")
+    service.submit(request)
+    status = ended(service, request.name)
+    assert (status.state, status.kind, status.exit_code) == (JobState.FAILED, EndKind.USER_CODE, 1)
+    assert all_lines(service, request.name)[-1] == "ValueError: the rate is negative"
+
+
+def test_an_exit_without_a_result_has_its_code(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("leave", 7)
+    service.submit(request)
+    status = ended(service, request.name)
+    assert (status.state, status.kind, status.exit_code) == (JobState.FAILED, EndKind.USER_CODE, 7)
+    assert status.reason == "exit code 7"
+
+
+def test_a_killed_step_says_so(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("wait")
+    service.submit(request)
+    running(service, request.name)
+    ground.kill(request.name)
+    status = ended(service, request.name)
+    assert (status.state, status.kind, status.exit_code) == (JobState.FAILED, EndKind.INFRASTRUCTURE, -9)
+    assert status.reason.startswith("killed by signal 9 (SIGKILL)")
+
+
+def test_a_cancelled_step_cleans_up(ground: Ground) -> None:
+    service = ground.connect()
+    file = Path(ground.store.root.removeprefix("file://")) / "cleaned-up"
+    file.unlink(missing_ok=True)
+    request = ground.request("clean_up", str(file))
+    service.submit(request)
+    running(service, request.name)
+    asked = time.monotonic()
+    service.cancel(request.name)
+    service.cancel(request.name)
+    assert time.monotonic() - asked < 10  # it does not wait for the end
+    status = ended(service, request.name)
+    assert (status.state, status.kind) == (JobState.STOPPED, EndKind.CANCELLED)
+    assert file.read_text() == "clean"
+    assert ground.result(request).status == "stopped"
+    service.cancel(request.name)
+    assert service.describe(request.name) == status
+
+
+def test_what_runs_and_what_has_ended_since_is_seen(ground: Ground) -> None:
+    service = ground.connect()
+    waiting = ground.request("wait")
+    service.submit(waiting)
+    running(service, waiting.name)
+    since = time.time()
+    done = ground.request("add", 1, 2)
+    service.submit(done)
+    ended(service, done.name)
+    changed = ground.connect().changed(since)
+    assert changed[done.name].state.ended
+    assert changed[waiting.name].state is JobState.RUNNING
+    service.cancel(waiting.name)
+    ended(service, waiting.name)
+    assert service.changed(since)[waiting.name].state.ended
+
+
+def test_no_line_is_lost_or_repeated_while_the_job_prints(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("count", 20_000)
+    service.submit(request)
+    lines: list[str] = []
+    cursor = ""
+    while not service.describe(request.name).state.ended:
+        chunk = service.logs(request.name, cursor, 777)
+        lines += chunk.lines
+        cursor = chunk.cursor
+    lines += all_lines(service, request.name, cursor)
+    assert lines == [*(f"line {number}" for number in range(20_000)), "no end of line"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_another_process_goes_on_at_the_cursor(ground: Ground, limit: int) -> None:
+    service, request = ground.connect(), ground.request("count", 10)
+    service.submit(request)
+    ended(service, request.name)
+    lines: list[str] = []
+    cursor = ""
+    while len(lines) < 11:
+        chunk = ground.connect().logs(request.name, cursor, limit)
+        assert 0 < len(chunk.lines) <= limit
+        lines += chunk.lines
+        cursor = chunk.cursor
+    assert lines == [*(f"line {number}" for number in range(10)), "no end of line"]
+    assert not ground.connect().logs(request.name, cursor, limit).lines
+
+
+def test_a_very_long_line_comes_in_pieces(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("long_line", 150_000)
+    service.submit(request)
+    ended(service, request.name)
+    lines = all_lines(service, request.name)
+    assert len(lines) > 2
+    assert "".join(lines) == "é" * 150_000 + "next"
+    assert lines[-1] == "next"
+    assert max(len(line.encode()) for line in lines) <= 1 << 16
+
+
+def test_a_job_without_a_log_has_no_lines(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("add", 1, 1)
+    service.submit(request)
+    ended(service, request.name)
+    chunk = service.logs(request.name)
+    assert (list(chunk.lines), chunk.more) == ([], False)
+
+
+def test_a_secret_of_the_launcher_reaches_the_step_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUR_TOKEN", "hunter2")
+    service, request = ground.connect(), ground.request("secret", secrets={"TOKEN": "env:OUR_TOKEN"})
+    service.submit(request)
+    assert ended(service, request.name).state is JobState.SUCCEEDED
+    assert ground.value(request) == ["hunter2", ["TOKEN"]]
+    assert b"hunter2" not in ground.store.get(request.spec_uri)
+
+
+def test_a_secret_that_the_launcher_lacks_is_named_before_anything_runs(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("secret", secrets={"TOKEN": "env:NOT_THERE"})
+    with pytest.raises(JobRefusedError, match="NOT_THERE is not set where the step is launched"):
+        service.submit(request)
+    assert service.find(request.name) is None
+
+
+def test_a_job_gets_the_variables_of_its_request(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("variables", environment={"AWS_ENDPOINT": "http://store:9000"})
+    service.submit(request)
+    ended(service, request.name)
+    variables = ground.value(request)
+    assert variables["AWS_ENDPOINT"] == "http://store:9000"
+    assert not [name for name in variables if name.startswith("AIRFLOW")]
+    assert [name for name in variables if name.startswith("STEPOPS")] == ["STEPOPS_SPEC"]
+
+
+def test_resources_are_accepted(ground: Ground) -> None:
+    service, request = ground.connect(), ground.request("add", 1, 1, resources={"cpus": 0.5, "memory": "512MiB"})
+    service.submit(request)
+    assert ended(service, request.name).state is JobState.SUCCEEDED
