@@ -104,15 +104,21 @@ def test_the_registry_connection_and_the_plugin_are_registered(run: Run) -> None
     assert "stepops" in [plugin["name"] for plugin in plugins]
 
 
-def test_every_module_can_be_imported_with_the_declared_dependencies_alone(run: Run) -> None:
+def test_modules_can_be_imported_with_the_declared_dependencies_alone_but_for_those_of_an_extra(run: Run) -> None:
     program = (
-        "import importlib, pkgutil, airflow_stepops\n"
+        "import importlib, json, pkgutil, airflow_stepops\n"
         "names = [m.name for m in pkgutil.walk_packages(airflow_stepops.__path__, 'airflow_stepops.')]\n"
         "names = [n for n in names if not n.endswith('__main__')]\n"
-        "for name in names: importlib.import_module(name)\n"
-        "print(len(names))\n"
+        "missing = {}\n"
+        "for name in names:\n"
+        "    try: importlib.import_module(name)\n"
+        "    except ModuleNotFoundError as error: missing[name] = error.name\n"
+        "print(json.dumps([len(names), missing]))\n"
     )
-    assert int(run("python", "-c", program).splitlines()[-1]) > 20
+    count, missing = json.loads(run("python", "-c", program).splitlines()[-1])
+    assert count > 60
+    assert set(missing.values()) == {"docker"}
+    assert all(name.startswith("airflow_stepops.clouds.docker.") for name in missing)
 
 
 def test_a_dag_with_a_task_step_parses_in_a_fresh_environment(run: Run) -> None:
