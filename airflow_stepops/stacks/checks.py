@@ -26,14 +26,14 @@ _SECRET_VALUES = (
 )
 
 
-def model_error(error: ValidationError, where: str, model: type[BaseModel]) -> StackError:
+def model_error(error: ValidationError, prefix: str, model: type[BaseModel]) -> StackError:
     """Return what is wrong as one line; a wrong name before all else, since it explains the rest.
 
-    :param where: file and path of the component, such as ``stepops.yaml: step_operators.engine``.
+    :param prefix: what comes before a setting's name, such as ``stepops.yaml: step_operators.engine.``.
     """
     found = error.errors(include_url=False)
     first = next((item for item in found if item["type"] == "extra_forbidden"), found[0])
-    path = ".".join(str(part) for part in (where, *first["loc"]))
+    path = prefix + ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         allowed = (name for name in model.model_fields if name != "name")
         return unknown_key(path, str(first["loc"][-1]), allowed, "setting")

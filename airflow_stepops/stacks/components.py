@@ -39,13 +39,12 @@ class Component(BaseModel, ABC):
         where = f"settings of {self.name!r}"
         refuse_secrets(settings, where)
         if "name" in settings:
-            raise unknown_key(
-                f"{where}: name", "name", (key for key in type(self).model_fields if key != "name"), "setting"
-            )
+            allowed = (key for key in type(self).model_fields if key != "name")
+            raise unknown_key(f"{where}: name", "name", allowed, "setting")
         try:
             return type(self)(**{**self.model_dump(), **settings})
         except ValidationError as error:
-            raise model_error(error, where, type(self)) from None
+            raise model_error(error, f"{where}: ", type(self)) from None
 
     def document(self) -> dict[str, Any]:
         """Return ``{"flavor": …, settings that differ from their defaults}``: JSON, without secrets by design.

@@ -63,7 +63,7 @@ def component(kind: str, name: str, settings: Mapping[str, Any], where: str) -> 
     try:
         return model(name=name, **values)
     except ValidationError as error:
-        raise model_error(error, where, model) from None
+        raise model_error(error, f"{where}.", model) from None
 
 
 def component_from_document(kind: type[C], document: Mapping[str, Any]) -> C:
@@ -93,7 +93,10 @@ def flavor_class(kind: str, flavor: str, where: str) -> type[Component]:
     if target is None:
         raise unknown_key(f"{where}.flavor: {flavor!r}", flavor, flavors(kind), "flavor")
     module, _, name = target.partition(":")
-    found = getattr(importlib.import_module(module), name)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise StackError(f"{where}.flavor: {target} of flavor {flavor!r} cannot be imported: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, KINDS[kind])):
         raise StackError(f"{where}.flavor: {target} of flavor {flavor!r} is not a {KINDS[kind].__name__}.")
     return found
