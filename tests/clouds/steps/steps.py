@@ -82,3 +82,7 @@ def wait_with_a_child() -> None:
     child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(300)"], start_new_session=True)
     print(child.pid, flush=True)
     time.sleep(300)
+
+
+def take(megabytes: int) -> int:
+    return len(bytearray(megabytes << 20))
