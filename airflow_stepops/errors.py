@@ -33,7 +33,7 @@ from enum import Enum
 
 
 class EndKind(str, Enum):
-    """Why an attempt ended without success (DESIGN §5)."""
+    """Why an attempt ended without success."""
 
     USER_CODE = "user_code"
     CAPACITY = "capacity"

@@ -30,12 +30,12 @@ def requirements_layer(cache: ImageCache, lines: Sequence[str], machine: Machine
 
 def runtime_layer(cache: ImageCache, machine: Machine) -> Layer:
     """Return the layer of our own code that runs in the image, with its wheels."""
-    return _installed(cache, RUNTIME, _runtime_wheels(), machine, _PACKAGE, _runtime_files(), dependencies=False)
+    return _installed(cache, RUNTIME, _runtime_wheels(), machine, _PACKAGE, runtime_files(), dependencies=False)
 
 
 def runtime_digest() -> str:
     """Return the digest of what the runtime layer is made of, without making it."""
-    files = ((entry.name, key_of(entry.source.hex())) for entry in _runtime_files() if isinstance(entry.source, bytes))
+    files = ((entry.name, key_of(entry.source.hex())) for entry in runtime_files() if isinstance(entry.source, bytes))
     return f"sha256:{key_of(*files, *_runtime_wheels())}"
 
 
@@ -75,8 +75,8 @@ def _runtime_wheels() -> list[str]:
 
 
 @cache
-def _runtime_files() -> list[Entry]:
-    """Return our files for the image; ``dag.py`` is the light one, which only marks functions."""
+def runtime_files() -> list[Entry]:
+    """Return our own files of the runtime layer; ``dag.py`` is the light one, which only marks functions."""
     sources: dict[str, Path] = {
         name: _PACKAGE / name for name in ("__init__.py", "errors.py", "options.py", "py.typed")
     }

@@ -1,4 +1,4 @@
-"""The job result: the last thing a job writes, and the only proof that it succeeded (DESIGN §4)."""
+"""The job result: the last thing a job writes, and the only proof that it succeeded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job spec: the document through which Airflow tells a job what to do (DESIGN §4)."""
+"""The job spec: the document through which Airflow tells a job what to do."""
 
 from __future__ import annotations
 

@@ -21,8 +21,10 @@ def write_table(table: Any, file: BinaryIO) -> None:
 
     row_bytes = max(1, table.nbytes // max(1, table.num_rows))
     rows = max(1024, _ROW_GROUP_BYTES // row_bytes)
+    # A dictionary of floats is given up when it is full, after most of the time has gone into it.
+    repeating = [column.name for column in table.schema if not pa.types.is_floating(column.type)]
     sink = pa.PythonFile(file, mode="w")
-    with parquet.ParquetWriter(sink, table.schema, **_FORM) as writer:
+    with parquet.ParquetWriter(sink, table.schema, use_dictionary=repeating or False, **_FORM) as writer:
         writer.write_table(table, row_group_size=rows)
 
 

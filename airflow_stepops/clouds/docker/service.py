@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 _GRACE_SECONDS = 30
-#: Ended containers are kept, as a cloud keeps its jobs, up to this number.
-_KEPT = 50
+#: Ended containers are kept, as a cloud keeps its jobs: long enough for whoever waits for them, or asks why they ended.
+_KEPT_SECONDS = 24 * 60 * 60
 
 
 class DockerJobService(JobService):
@@ -192,10 +193,13 @@ class DockerJobService(JobService):
             raise pull_error(image, explanation(error)) from error
 
     def _prune(self) -> None:
-        ended = [entry for entry in self._list() if str(entry["State"]).lower() in states.ENDED]
-        for entry in sorted(ended, key=lambda entry: int(entry["Created"]), reverse=True)[_KEPT:]:
-            with suppress(NotFound):
-                self._client.api.remove_container(entry["Id"], force=True)
+        horizon = time.time() - _KEPT_SECONDS
+        for entry in self._list():
+            if str(entry["State"]).lower() in states.ENDED and int(entry["Created"]) < horizon:
+                container = self._container(entry["Labels"][LABEL])
+                if container is not None and (states.status("", container.attrs).ended_at or 0) < horizon:
+                    with suppress(NotFound):
+                        container.remove(force=True)
 
 
 def _stop(container: Container) -> None:
