@@ -12,7 +12,7 @@ from typing import Any
 import tenacity
 
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import JobError, JobNotFoundError, TransientServiceError
+from airflow_stepops.errors import JobError, JobNotFoundError, JobRefusedError, TransientServiceError
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus
 from airflow_stepops.runtime.spec import JobSpec
@@ -61,20 +61,29 @@ class Launcher:
         :param component: document of the step operator.
         :raises JobRefusedError: when the service will not take the request.
         :raises TransientServiceError: when the service could not be reached for minutes.
+        :raises SpecError: when the ledger of this or an earlier attempt is not valid.
         """
         digest = hashlib.sha256(f"{spec.digest()} {request.image}".encode()).hexdigest()
         ledger = Ledger(self._store, spec.attempt)
         entry = ledger.read() or self._from_earlier(ledger, digest, spec)
         if entry is None:
             entry = LedgerEntry(spec.attempt, spec.directory, spec.attempt, digest, component, request.name)
-        entry = ledger.open(entry)
+        intended = entry
+        entry = ledger.open(intended)
         service = self._connect(entry.component)
         if entry.job_id:
             self._report(f"goes on with job {entry.job_name} of attempt {entry.job_attempt.try_number}")
             status = describe(service, entry.job_id)
         else:
             self._store.put(spec.uri, spec.to_json())
-            status = _patiently(service.submit)(request)
+            try:
+                status = _patiently(service.submit)(request)
+            except JobRefusedError:
+                # With wrong settings the service may never answer, so later attempts must not have to look for a job
+                # that there is not. Where an earlier run of this attempt may have launched one, they must.
+                if entry is intended:
+                    ledger.forget()
+                raise
         submitted_at = status.created_at or time.time()
         entry = dataclasses.replace(
             entry, job_id=status.id, console_url=service.console_url(status.id), state=status.state.value
@@ -85,9 +94,14 @@ class Launcher:
     def _from_earlier(self, ledger: Ledger, digest: str, spec: JobSpec) -> LedgerEntry | None:
         """Return an entry that adopts the job of an earlier attempt; stop every job that is not adopted."""
         adopted: LedgerEntry | None = None
+        decided: set[str] = set()
         for earlier in ledger.earlier():
             entry = earlier.read()
-            if entry is None or (entry.state and JobState(entry.state).ended):
+            # An attempt that went on with a job has the later word on it than the one that launched it.
+            if entry is None or entry.job_name in decided:
+                continue
+            decided.add(entry.job_name)
+            if entry.state and JobState(entry.state).ended:
                 continue
             service = self._connect(entry.component)
             status = _patiently(service.find)(entry.job_name)

@@ -14,13 +14,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import ArtifactExistsError, ArtifactNotFoundError
+from airflow_stepops.errors import ArtifactExistsError, ArtifactNotFoundError, SpecError
 from airflow_stepops.jobs.attempt import attempt_directory, task_directory
+from airflow_stepops.jobs.protocol import JobState
 from airflow_stepops.runtime.spec import SCHEMA_VERSION, Attempt, build, read_document
 
 CANCEL = "cancel"
@@ -72,7 +74,10 @@ class LedgerEntry:
         attempts = {
             field: build(Attempt, document.get(field), f"ledger: {field}") for field in ("attempt", "job_attempt")
         }
-        return build(cls, {**document, **attempts}, "ledger")
+        entry = build(cls, {**document, **attempts}, "ledger")
+        if entry.state not in ("", *(state.value for state in JobState)):
+            raise SpecError(f"ledger: state={reprlib.repr(entry.state)} is unknown.")
+        return entry
 
 
 class Ledger:
@@ -88,9 +93,7 @@ class Ledger:
         try:
             self._store.put_if_absent(self._entry_uri, entry.to_json())
         except ArtifactExistsError:
-            found = self.read()
-            assert found is not None
-            return found
+            return self.read() or self.open(entry)
         return entry
 
     def record(self, entry: LedgerEntry) -> None:
@@ -98,11 +101,23 @@ class Ledger:
         self._store.put(self._entry_uri, entry.to_json())
 
     def read(self) -> LedgerEntry | None:
-        """Return the entry, or ``None`` when the attempt launched nothing."""
+        """Return the entry, or ``None`` when the attempt launched nothing.
+
+        :raises SpecError: naming the URI, when the document is not valid or of another attempt.
+        """
         try:
-            return LedgerEntry.from_json(self._store.get(self._entry_uri))
+            entry = LedgerEntry.from_json(self._store.get(self._entry_uri))
         except ArtifactNotFoundError:
             return None
+        except SpecError as error:
+            raise SpecError(f"{self._entry_uri}: {error}") from error
+        if entry.attempt != self._attempt:
+            raise SpecError(f"{self._entry_uri}: ledger: is of {entry.attempt}, not of {self._attempt}.")
+        return entry
+
+    def forget(self) -> None:
+        """Remove the entry: there is no job."""
+        self._store.delete(self._entry_uri)
 
     def claim(self, owner: str) -> bool:
         """Claim the right to decide about the job's end.

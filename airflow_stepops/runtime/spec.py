@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -167,6 +168,8 @@ def _without_places(value: Any) -> Any:
     if isinstance(value, dict):
         if set(value) == {_TAG}:
             return {_TAG: value[_TAG]["sha256"]}
+        if set(value) == {_ESCAPE}:
+            return {_ESCAPE: {key: _without_places(item) for key, item in value[_ESCAPE].items()}}
         return {key: _without_places(item) for key, item in value.items()}
     return [_without_places(item) for item in value] if isinstance(value, list) else value
 
@@ -183,10 +186,10 @@ def read_document(data: bytes, what: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise SpecError(f"{what}: must be an object, not {type(document).__name__}.")
     version = document.pop("version", None)
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise SpecError(
-            f"{what}: version {version!r} is not {SCHEMA_VERSION}: Airflow and the image hold different "
-            "releases of airflow-stepops; let the image be built again."
+            f"{what}: version {reprlib.repr(version)} is not {SCHEMA_VERSION}: another release of airflow-stepops "
+            "wrote it. Use the same release in Airflow and in the image."
         )
     return document
 
@@ -208,7 +211,7 @@ def build(cls: type[T], document: Any, what: str) -> T:
                 raise SpecError(f"{what}: field {name!r} is missing.")
             continue
         if not _matches(document[name], str(spec_field.type)):
-            raise SpecError(f"{what}: {name}={document[name]!r} must be {spec_field.type}.")
+            raise SpecError(f"{what}: {name}={reprlib.repr(document[name])} must be {spec_field.type}.")
     return cls(**document)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
 
-from airflow_stepops.errors import JobNotFoundError, TransientServiceError
+from airflow_stepops.errors import JobNotFoundError, JobRefusedError, TransientServiceError
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus, LogChunk
 
 
@@ -24,6 +25,8 @@ class InMemoryService(JobService):
         self.calls: Counter[str] = Counter()
         self.failures: dict[str, int] = {}
         self.requests: list[JobRequest] = []
+        self.refusal: JobRefusedError | None = None
+        self._creating = threading.Lock()
 
     def set(self, job_id: str, state: JobState, **facts: object) -> JobStatus:
         status = self.jobs.get(job_id) or JobStatus(job_id, state, created_at=time.time())
@@ -33,9 +36,12 @@ class InMemoryService(JobService):
 
     def submit(self, request: JobRequest) -> JobStatus:
         self._count("submit")
-        if request.name not in self.jobs:
-            self.requests.append(request)
-            self.set(request.name, JobState.PENDING)
+        if self.refusal is not None:
+            raise self.refusal
+        with self._creating:  # of two jobs of the same name, a service makes one
+            if request.name not in self.jobs:
+                self.requests.append(request)
+                self.set(request.name, JobState.PENDING)
         self._fail("submit answer")
         return self.jobs[request.name]
 
@@ -70,6 +76,10 @@ class InMemoryService(JobService):
     def fail(self, call: str, times: int) -> None:
         """Let the next calls of this name fail as a throttled service does."""
         self.failures[call] = times
+
+    def refuse(self, refusal: JobRefusedError | None) -> None:
+        """Refuse every request from now on, or none any more."""
+        self.refusal = refusal
 
     def _count(self, call: str) -> None:
         self.calls[call] += 1

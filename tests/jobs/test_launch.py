@@ -1,0 +1,368 @@
+"""One job for each attempt, whatever dies and however often it is launched."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_stepops.artifacts.store import ArtifactStore
+from airflow_stepops.errors import ArtifactNotFoundError, EndKind, JobRefusedError, SpecError
+from airflow_stepops.jobs.attempt import attempt_directory, job_name
+from airflow_stepops.jobs.launch import Launch, Launcher, describe, stop
+from airflow_stepops.jobs.ledger import CANCEL, Ledger
+from airflow_stepops.jobs.protocol import JobRequest, JobState
+from airflow_stepops.runtime.spec import Attempt, JobSpec, StepSource
+from tests.jobs.stand_in import InMemoryService
+
+ATTEMPT = Attempt("churn", "manual__1", "train", -1, 1)
+COMPONENT = {"flavor": "local", "name": "here"}
+
+
+class WorkerDiedError(BaseException):
+    """Ends a launch in the middle, as the end of its process does."""
+
+
+class Service(InMemoryService):
+    """A service that the launching worker dies at, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.worker_dies = ""
+
+    def submit(self, request: JobRequest) -> Any:
+        self._die("before submit")
+        status = super().submit(request)
+        self._die("after submit")
+        return status
+
+    def _die(self, moment: str) -> None:
+        if self.worker_dies == moment:
+            self.worker_dies = ""
+            raise WorkerDiedError(moment)
+
+
+@dataclasses.dataclass
+class Ground:
+    """A store, a service, and launches of the attempts of one task."""
+
+    store: ArtifactStore
+    service: Service
+    said: list[str] = dataclasses.field(default_factory=list)
+    connected: list[Mapping[str, Any]] = dataclasses.field(default_factory=list)
+
+    def launch(self, try_number: int = 1, *, rate: float = 0.1, image: str = "image@sha256:1", **fields: Any) -> Launch:
+        spec = self.spec(try_number, rate, **fields)
+        request = JobRequest(job_name(self.store.root, spec.attempt), spec.attempt, image, spec.uri)
+        return Launcher(self.store, self._connect, self.said.append).launch(spec, request, COMPONENT)
+
+    def spec(self, try_number: int, rate: float = 0.1, **fields: Any) -> JobSpec:
+        attempt = dataclasses.replace(ATTEMPT, try_number=try_number, **fields)
+        source = StepSource("dag_file.py", "dag_file", "train", "0" * 64)
+        return JobSpec(attempt, source, self.store.root, attempt_directory(self.store.root, attempt), [rate])
+
+    def ledger(self, try_number: int = 1) -> Ledger:
+        return Ledger(self.store, dataclasses.replace(ATTEMPT, try_number=try_number))
+
+    def names(self) -> list[str]:
+        """Names of the jobs that were created, in order."""
+        return [request.name for request in self.service.requests]
+
+    def name(self, try_number: int) -> str:
+        return job_name(self.store.root, dataclasses.replace(ATTEMPT, try_number=try_number))
+
+    def _connect(self, component: Mapping[str, Any]) -> Service:
+        self.connected.append(component)
+        return self.service
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Ground:
+    return Ground(ArtifactStore((tmp_path / "store").as_uri()), Service())
+
+
+def test_the_first_launch_writes_spec_and_ledger_and_submits(ground: Ground) -> None:
+    launch = ground.launch()
+    spec = ground.spec(1)
+    assert ground.store.get(spec.uri) == spec.to_json()
+    assert ground.ledger().read() == launch.entry
+    assert (launch.entry.job_id, launch.entry.job_name) == (ground.name(1), ground.name(1))
+    assert (launch.entry.state, launch.status.state) == ("pending", JobState.PENDING)
+    assert launch.entry.console_url == f"https://console.example.com/{ground.name(1)}"
+    assert launch.entry.directory == spec.directory
+    assert launch.submitted_at == launch.status.created_at
+
+
+@pytest.mark.parametrize("moment", ["before submit", "after submit"])
+def test_a_worker_that_dies_while_it_launches_leaves_one_job_for_its_successor(ground: Ground, moment: str) -> None:
+    ground.service.worker_dies = moment
+    with pytest.raises(WorkerDiedError):
+        ground.launch()
+    intention = ground.ledger().read()
+    assert intention is not None
+    assert (intention.job_name, intention.job_id, intention.state) == (ground.name(1), "", "")
+    again = ground.launch()
+    assert ground.names() == [ground.name(1)]
+    assert again.entry.job_id == ground.name(1)
+    assert ground.ledger().read() == again.entry
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_a_launch_that_was_recorded_is_gone_on_with_whatever_its_job_did(ground: Ground, state: JobState) -> None:
+    first = ground.launch()
+    ground.service.set(first.entry.job_id, state)
+    again = ground.launch()
+    assert ground.names() == [ground.name(1)]
+    assert ground.service.calls["submit"] == 1
+    assert again.entry == dataclasses.replace(first.entry, state=state.value)
+    assert again.submitted_at == first.submitted_at
+    assert ground.said == [f"goes on with job {ground.name(1)} of attempt 1"]
+
+
+def test_a_recorded_job_that_the_service_forgot_has_failed_and_is_not_launched_again(ground: Ground) -> None:
+    ground.launch()
+    del ground.service.jobs[ground.name(1)]
+    again = ground.launch()
+    assert again.status.state is JobState.FAILED
+    assert ground.names() == [ground.name(1)]
+
+
+@pytest.mark.parametrize("round_number", range(20))
+def test_two_launches_of_an_attempt_at_the_same_time_make_one_job(ground: Ground, round_number: int) -> None:
+    together = threading.Barrier(2)
+
+    def launch(_: int) -> Launch:
+        together.wait(10)
+        return ground.launch()
+
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(launch, range(2))
+    assert ground.names() == [ground.name(1)]
+    assert one.entry == other.entry == ground.ledger().read()
+
+
+@pytest.mark.parametrize("round_number", range(20))
+def test_two_launches_of_a_second_attempt_at_the_same_time_both_adopt_the_job(
+    ground: Ground, round_number: int
+) -> None:
+    ground.launch()
+    together = threading.Barrier(2)
+
+    def launch(_: int) -> Launch:
+        together.wait(10)
+        return ground.launch(2)
+
+    with ThreadPoolExecutor(2) as threads:
+        launches = list(threads.map(launch, range(2)))
+    assert {launch.entry.job_id for launch in launches} == {ground.name(1)}
+    assert ground.names() == [ground.name(1)]
+    assert ground.service.calls["cancel"] == 0
+
+
+def test_an_answer_that_was_lost_is_asked_for_again(ground: Ground) -> None:
+    ground.service.fail("submit answer", 1)
+    assert ground.launch().entry.job_id == ground.name(1)
+    assert ground.names() == [ground.name(1)]
+    assert ground.service.calls["submit"] == 2
+
+
+@pytest.mark.parametrize("kind", [EndKind.INVALID_REQUEST, EndKind.PERMISSION, EndKind.IMAGE, EndKind.INFRASTRUCTURE])
+def test_a_refusal_keeps_its_kind_and_leaves_no_job_in_the_ledger(ground: Ground, kind: EndKind) -> None:
+    ground.service.refuse(JobRefusedError("no such instance type", kind))
+    with pytest.raises(JobRefusedError, match="no such instance type") as refused:
+        ground.launch()
+    assert refused.value.kind is kind
+    assert ground.ledger().read() is None
+
+
+@pytest.mark.parametrize("next_try", [1, 2])
+def test_after_a_refusal_the_same_attempt_and_the_next_may_launch(ground: Ground, next_try: int) -> None:
+    ground.service.refuse(JobRefusedError("there is no region eu-wset-1"))
+    with pytest.raises(JobRefusedError):
+        ground.launch()
+    ground.service.refuse(None)
+    ground.connected.clear()
+    assert ground.launch(next_try).entry.job_name == ground.name(next_try)
+    assert ground.names() == [ground.name(next_try)]
+    assert ground.service.calls["find"] == 0, "with the settings that were refused it may never answer"
+    assert len(ground.connected) == 1
+
+
+def test_a_refusal_does_not_deny_the_job_that_a_dead_worker_launched(ground: Ground) -> None:
+    ground.service.worker_dies = "after submit"
+    with pytest.raises(WorkerDiedError):
+        ground.launch()
+    ground.service.refuse(JobRefusedError("the engine is away", EndKind.INFRASTRUCTURE))
+    with pytest.raises(JobRefusedError):
+        ground.launch()
+    ground.service.refuse(None)
+    assert ground.launch(2).entry.job_id == ground.name(1)
+    assert ground.names() == [ground.name(1)]
+
+
+@pytest.mark.parametrize("state", [JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED])
+def test_a_new_attempt_goes_on_with_the_job_of_one_whose_worker_died(ground: Ground, state: JobState) -> None:
+    first = ground.launch()
+    ground.service.set(first.entry.job_id, state)
+    second = ground.launch(2)
+    assert ground.names() == [ground.name(1)]
+    assert second.entry == dataclasses.replace(
+        first.entry, attempt=dataclasses.replace(ATTEMPT, try_number=2), state=state.value
+    )
+    assert (second.entry.directory, second.entry.job_attempt) == (first.entry.directory, ATTEMPT)
+    assert ground.said == [f"goes on with job {ground.name(1)} of attempt 1"]
+
+
+def test_a_job_is_found_that_was_submitted_by_a_worker_that_died_before_it_wrote_so(ground: Ground) -> None:
+    ground.service.worker_dies = "after submit"
+    with pytest.raises(WorkerDiedError):
+        ground.launch()
+    assert ground.launch(2).entry.job_id == ground.name(1)
+    assert ground.names() == [ground.name(1)]
+
+
+def test_a_third_attempt_goes_on_with_a_job_that_the_second_had_gone_on_with(ground: Ground) -> None:
+    ground.launch()
+    ground.service.set(ground.name(1), JobState.RUNNING)
+    ground.launch(2)
+    third = ground.launch(3)
+    assert third.status.state is JobState.RUNNING
+    assert (third.entry.job_id, third.entry.job_attempt) == (ground.name(1), ATTEMPT)
+    assert ground.names() == [ground.name(1)]
+    assert ground.service.calls["cancel"] == 0
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.STOPPED])
+def test_a_new_attempt_launches_a_job_of_its_own_after_one_that_failed(ground: Ground, state: JobState) -> None:
+    ground.launch()
+    ground.service.set(ground.name(1), state)
+    assert ground.launch(2).entry.job_id == ground.name(2)
+    assert ground.names() == [ground.name(1), ground.name(2)]
+    assert ground.service.calls["cancel"] == 0
+
+
+def test_a_cleared_task_that_had_succeeded_runs_again(ground: Ground) -> None:
+    first = ground.launch()
+    ground.service.set(ground.name(1), JobState.SUCCEEDED)
+    ground.ledger().record(dataclasses.replace(first.entry, state="succeeded"))
+    assert ground.launch(2).entry.job_id == ground.name(2)
+
+
+@pytest.mark.parametrize("change", [{"rate": 0.2}, {"image": "image@sha256:2"}])
+def test_a_job_of_other_work_is_stopped_before_a_new_one_is_launched(ground: Ground, change: dict[str, Any]) -> None:
+    ground.launch()
+    ground.service.set(ground.name(1), JobState.RUNNING)
+    launch = ground.launch(2, **change)
+    assert ground.service.jobs[ground.name(1)].state is JobState.STOPPED
+    assert launch.entry.job_id == ground.name(2)
+    assert ground.said == [f"stops job {ground.name(1)} of attempt 1: it is not wanted any more"]
+    assert not ground.ledger().claim("attempt-3")
+
+
+def test_a_job_that_a_person_asked_to_end_is_not_adopted(ground: Ground) -> None:
+    ground.launch()
+    ground.service.set(ground.name(1), JobState.RUNNING)
+    assert ground.ledger().claim(CANCEL)
+    assert ground.launch(2).entry.job_id == ground.name(2)
+    assert ground.service.jobs[ground.name(1)].state is JobState.STOPPED
+
+
+def test_of_several_jobs_that_run_the_latest_is_adopted_and_the_others_are_stopped(ground: Ground) -> None:
+    for number in (1, 2):
+        ground.launch(number, rate=number)  # by other inputs, so that the second does not adopt the first
+        ground.service.set(ground.name(number), JobState.RUNNING)
+    ground.service.set(ground.name(1), JobState.RUNNING)  # a stop that the service took back
+    assert ground.launch(3, rate=2).entry.job_id == ground.name(2)
+    assert ground.service.jobs[ground.name(1)].state is JobState.STOPPED
+    assert ground.service.jobs[ground.name(2)].state is JobState.RUNNING
+
+
+@pytest.mark.parametrize("other", [{"map_index": 3}, {"task_id": "test"}, {"run_id": "manual__2"}, {"dag_id": "other"}])
+def test_the_jobs_of_other_tasks_are_nobody_elses(ground: Ground, other: dict[str, Any]) -> None:
+    ground.launch()
+    assert ground.launch(2, **other).entry.job_name != ground.name(1)
+    assert len(ground.service.requests) == 2
+    assert ground.service.calls["find"] == 0
+    assert ground.service.jobs[ground.name(1)].state is JobState.PENDING
+
+
+def test_an_earlier_ledger_that_cannot_be_read_stops_the_launch_and_is_named(ground: Ground) -> None:
+    ground.launch()
+    uri = f"{ground.spec(1).directory}/job.json"
+    ground.store.put(uri, ground.store.get(uri)[:-20])
+    with pytest.raises(SpecError) as refused:
+        ground.launch(2)
+    assert uri in str(refused.value)
+    assert ground.names() == [ground.name(1)], "the job of the first attempt may still run"
+
+
+def test_without_a_spec_in_the_store_nothing_is_submitted(ground: Ground) -> None:
+    launch = ground.launch()
+    seen: list[bytes] = []
+
+    class Reading(Service):
+        def submit(self, request: JobRequest) -> Any:
+            seen.append(ground.store.get(request.spec_uri))
+            return super().submit(request)
+
+    with pytest.raises(ArtifactNotFoundError):
+        ground.store.get(ground.spec(2).uri)
+    ground.service = Reading()
+    ground.service.set(launch.entry.job_id, JobState.FAILED)
+    ground.launch(2)
+    assert seen == [ground.spec(2).to_json()]
+
+
+def running(service: InMemoryService) -> None:
+    service.set("a", JobState.RUNNING)
+
+
+def ended(service: InMemoryService) -> None:
+    service.set("a", JobState.SUCCEEDED)
+
+
+def unknown(_: InMemoryService) -> None:
+    """Know no job."""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "end"), [(running, JobState.STOPPED), (ended, JobState.SUCCEEDED), (unknown, JobState.FAILED)]
+)
+def test_stopping_ends_a_job_and_is_fine_where_there_is_nothing_to_end(
+    prepare: Callable[[InMemoryService], None], end: JobState
+) -> None:
+    service = InMemoryService()
+    prepare(service)
+    service.fail("cancel", 1)
+    assert stop(service, "a").state is end
+
+
+def test_stopping_waits_for_the_end() -> None:
+    class Slow(InMemoryService):
+        def cancel(self, job_id: str) -> None:
+            self.set(job_id, JobState.STOPPING)
+
+        def describe(self, job_id: str) -> Any:
+            if self.calls["describe"] == 3:
+                self.set(job_id, JobState.STOPPED)
+            return super().describe(job_id)
+
+    service = Slow()
+    service.set("a", JobState.RUNNING)
+    assert stop(service, "a").state is JobState.STOPPED
+    assert service.calls["describe"] == 4
+
+
+def test_describing_is_patient_and_a_forgotten_job_has_failed() -> None:
+    service = InMemoryService()
+    service.set("a", JobState.RUNNING)
+    service.fail("describe", 1)
+    assert describe(service, "a").state is JobState.RUNNING
+    forgotten = describe(service, "b")
+    assert (forgotten.id, forgotten.state, forgotten.kind) == ("b", JobState.FAILED, None)
+    assert forgotten.reason == "b"
