@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -63,5 +64,5 @@ class ArtifactReference:
             raise SpecError(f"artifact reference: missing or unknown fields {odd}.")
         for field, kind in types.items():
             if not isinstance(data[field], kind) or isinstance(data[field], bool):
-                raise SpecError(f"artifact reference: {field}={data[field]!r} must be {kind.__name__}.")
+                raise SpecError(f"artifact reference: {field}={reprlib.repr(data[field])} must be {kind.__name__}.")
         return ArtifactReference(**data)

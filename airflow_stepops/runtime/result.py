@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,9 +71,9 @@ class JobResult:
         if found != attempt:
             raise SpecError(f"job result: is of {found}, not of {attempt}.")
         if document.get("status") not in (SUCCEEDED, FAILED, STOPPED):
-            raise SpecError(f"job result: status={document.get('status')!r} is unknown.")
+            raise SpecError(f"job result: status={reprlib.repr(document.get('status'))} is unknown.")
         outputs = document.pop("outputs", {})
-        if not isinstance(outputs, dict) or not all(isinstance(output, dict) for output in outputs.values()):
+        if not isinstance(outputs, dict):
             raise SpecError("job result: outputs must be an object of references.")
         error = document.pop("error", None)
         return build(
@@ -80,8 +81,18 @@ class JobResult:
             {
                 **document,
                 "attempt": found,
-                "outputs": {name: ArtifactReference.deserialize(ref) for name, ref in outputs.items()},
+                "outputs": {name: _reference(name, output) for name, output in outputs.items()},
                 "error": None if error is None else build(StepError, error, "job result: error"),
             },
             "job result",
         )
+
+
+def _reference(name: str, document: Any) -> ArtifactReference:
+    where = f"job result: outputs[{name!r}]"
+    if not isinstance(document, dict):
+        raise SpecError(f"{where}: must be a reference, not {type(document).__name__}.")
+    try:
+        return ArtifactReference.deserialize(document)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error

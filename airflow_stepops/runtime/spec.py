@@ -107,8 +107,8 @@ class JobSpec:
         document = dataclasses.asdict(self)
         document["attempt"].pop("try_number")
         document.pop("directory")
-        for inputs in ("args", "kwargs"):
-            document[inputs] = _without_places(document[inputs])
+        document["args"] = [_without_places(value) for value in self.args]
+        document["kwargs"] = {name: _without_places(value) for name, value in self.kwargs.items()}
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     @classmethod
