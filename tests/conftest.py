@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.engines import Podman, push_base, running_registry
 
 pytest_plugins = ["tests.airflow_env"]
+
+# How long an example takes says nothing of the product, and much of the machine.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
