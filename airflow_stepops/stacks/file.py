@@ -124,14 +124,15 @@ def load(near: Path | None = None) -> StackFile:
         raise StackError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
-def store_for(uri: str) -> ArtifactStore | None:
+def store_for(uri: str, near: Path | None = None) -> ArtifactStore | None:
     """Open the artifact store that holds an object, with the credentials of the Airflow side.
 
     :param uri: of the object.
+    :param near: see :func:`find_file`.
     :return: the store with the longest root above it; ``None`` when no store of the stack file is.
     :raises StackError: if the settings of a store are wrong.
     """
-    stores = load().components("artifact_stores")
+    stores = load(near).components("artifact_stores")
     holding = [store for store in stores if uri.startswith(f"{store.root()}/")]
     if not holding:
         return None
