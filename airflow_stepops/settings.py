@@ -1,14 +1,18 @@
 """The settings of this installation: ``[stepops]`` in airflow.cfg, or ``STEPOPS_…`` variables.
 
-Airflow's own configuration is read only where Airflow is loaded already, so that a command or a job that
-does without Airflow does not pay for it.
+Airflow is asked only where it is loaded already. A command that does without it reads airflow.cfg by itself, so that
+both find the same files.
 """
 
 from __future__ import annotations
 
+import configparser
+import functools
 import os
 import sys
 from pathlib import Path
+
+from airflow_stepops.errors import ConfigurationError
 
 
 def get(key: str) -> str | None:
@@ -20,16 +24,38 @@ def get(key: str) -> str | None:
 
 
 def airflow(section: str, key: str) -> str | None:
-    """Return an option of airflow.cfg, or of its variable where Airflow is not loaded; ``None`` when it is not set."""
+    """Return an option of Airflow: of its variable, else of airflow.cfg; ``None`` when it is not set."""
     configuration = sys.modules.get("airflow.configuration")
     if configuration is not None:
         return configuration.conf.get(section, key, fallback=None) or None
-    return os.environ.get(f"AIRFLOW__{section.upper()}__{key.upper()}") or None
+    value = os.environ.get(f"AIRFLOW__{section.upper()}__{key.upper()}")
+    if value:
+        return value
+    path = Path(os.environ.get("AIRFLOW_CONFIG") or airflow_home() / "airflow.cfg").expanduser()
+    return _read(path).get(section, key, fallback=None) or None
+
+
+def dags_folder() -> Path:
+    """Return the folder of DAGs, with symbolic links resolved."""
+    return Path(os.path.realpath(airflow("core", "dags_folder") or airflow_home() / "dags"))
+
+
+def airflow_home() -> Path:
+    """Return the folder of this machine's Airflow."""
+    return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
 
 
 def home() -> Path:
     """Return the folder for what stays on this machine: the local stack's values, images and jobs, and caches."""
     configured = get("home")
-    if configured:
-        return Path(configured).expanduser()
-    return Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "stepops"
+    return Path(configured).expanduser() if configured else airflow_home() / "stepops"
+
+
+@functools.cache
+def _read(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(path)
+    except (configparser.Error, OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read: {' '.join(str(error).split())}.") from error
+    return parser

@@ -56,20 +56,11 @@ def read_document(data: bytes, where: str) -> dict[str, Any]:
     :param where: what to call the file in errors.
     :raises StackError: in one line, naming file and key.
     """
+    document = parse(data, where)
     try:
-        document = yaml.load(data.decode(), Loader=_Loader)  # noqa: S506 - a safe loader
-        if not isinstance(document, dict):
-            raise StackError(f"{where}: must be a mapping with the keys version, stacks and others.")
         refuse_secrets(document, where)
-    except UnicodeDecodeError as error:
-        raise StackError(f"{where}: is not UTF-8 text ({error.reason} at byte {error.start}).") from None
     except RecursionError:
         raise StackError(f"{where}: refers to itself, or is nested too deeply.") from None
-    # A date or number that YAML knows but Python cannot hold is a ValueError.
-    except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, StackError):
-            raise
-        raise StackError(f"{where}: is not YAML: {' '.join(str(error).split())}.") from None
     _check_keys(document, where)
     sections = {kind: {**BUILT_IN[kind], **document.get(kind, {})} for kind in (*KINDS, "stacks")}
     for name, stack in sections["stacks"].items():
@@ -77,6 +68,25 @@ def read_document(data: bytes, where: str) -> dict[str, Any]:
     active = document.get("active", "local")
     check_name(active, sections["stacks"], "stack", f"{where}: active")
     return {**sections, "active": active}
+
+
+def parse(data: bytes, where: str) -> dict[str, Any]:
+    """Return what a YAML file says, as it is.
+
+    :raises StackError: if it is not YAML, or no mapping.
+    """
+    try:
+        document = yaml.load(data.decode(), Loader=_Loader)  # noqa: S506 - a safe loader
+    except UnicodeDecodeError as error:
+        raise StackError(f"{where}: is not UTF-8 text ({error.reason} at byte {error.start}).") from None
+    except RecursionError:
+        raise StackError(f"{where}: is nested too deeply.") from None
+    # A date or number that YAML knows but Python cannot hold is a ValueError.
+    except (yaml.YAMLError, ValueError) as error:
+        raise StackError(f"{where}: is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(document, dict):
+        raise StackError(f"{where}: must be a mapping with the keys version, stacks and others.")
+    return document
 
 
 def check_name(name: Any, known: Mapping[str, Any], what: str, where: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,12 +98,12 @@ def find_file(near: Path | None = None) -> Path | None:
         if not path.is_file():
             raise StackError(f"{path}: there is no such file, but STEPOPS_CONFIG or [stepops] config names it.")
         return path
-    dags_folder = _dags_folder()
+    dags_folder = settings.dags_folder()
     folders = [near, *near.parents] if near is not None else []
     if dags_folder in folders:
         folders = folders[: folders.index(dags_folder) + 1]
     else:
-        folders = [*folders[:1], *([dags_folder] if dags_folder else [])]
+        folders = [*folders[:1], dags_folder]
     return next((path for folder in folders if (path := folder / FILE_NAME).is_file()), None)
 
 
@@ -148,8 +147,3 @@ def _built_in() -> StackFile:
 @functools.lru_cache(maxsize=32)
 def _read(path: Path, *_state: int) -> StackFile:
     return StackFile(read_document(path.read_bytes(), str(path)), str(path))
-
-
-def _dags_folder() -> Path | None:
-    configured = settings.airflow("core", "dags_folder")
-    return Path(os.path.realpath(configured)) if configured else None
