@@ -89,30 +89,54 @@ def _index_survives(pandas: Any, index: Any) -> bool:
     if not all(name is None or type(name) is str for name in index.names):
         return False
     if isinstance(index, pandas.MultiIndex):
-        complete = all((codes >= 0).all() for codes in index.codes)
-        return complete and all(_column_survives(pandas, index.get_level_values(n)) for n in range(index.nlevels))
+        complete = index.nlevels > 1 and all((codes >= 0).all() for codes in index.codes)
+        return complete and all(_level_survives(pandas, index.get_level_values(n)) for n in range(index.nlevels))
     frequency = getattr(index, "freq", None)
     if frequency is not None and pandas.tseries.frequencies.to_offset(frequency.freqstr) != frequency:
         return False
-    return _column_survives(pandas, index)
+    return _level_survives(pandas, index)
+
+
+def _level_survives(pandas: Any, level: Any) -> bool:
+    """Whether an index keeps its type, which the nullable ones and those of Arrow do not, unlike columns."""
+    kept = (pandas.CategoricalDtype, pandas.DatetimeTZDtype)
+    plain = not isinstance(level.dtype, pandas.api.extensions.ExtensionDtype)
+    return (plain or isinstance(level.dtype, kept) or level.dtype == _text(pandas)) and _column_survives(pandas, level)
+
+
+def _text(pandas: Any) -> Any:
+    """Return the type that text has unless another is asked for: objects before pandas 3."""
+    return pandas.Index(["text"]).dtype
 
 
 def _column_survives(pandas: Any, data: Any) -> bool:
     dtype = data.dtype
-    text = pandas.Index(["text"]).dtype  # of objects before pandas 3
+    text = _text(pandas)
     if isinstance(dtype, pandas.CategoricalDtype):
-        return bool(dtype.categories.inferred_type == "string" and dtype.categories.dtype == text)
+        # Categories are written with the rows.
+        return bool(len(data) and dtype.categories.inferred_type == "string" and dtype.categories.dtype == text)
     if dtype.kind == "O" and not isinstance(dtype, pandas.api.extensions.ExtensionDtype):
         kind = pandas.api.types.infer_dtype(data, skipna=False)
         return bool(kind == "bytes" or (kind == "string" and text == dtype))
     if isinstance(dtype, pandas.DatetimeTZDtype):
-        return bool(dtype.unit != "s")
+        return bool(dtype.unit != "s") and _zone_survives(dtype)
     if isinstance(dtype, pandas.StringDtype):
         return bool(pandas.api.types.pandas_dtype(str(dtype)) == dtype)
     plain = getattr(dtype, "numpy_dtype", dtype)  # of the nullable types
     if plain in ("datetime64[s]", "timedelta64[s]"):
         return False
     return getattr(plain, "kind", "") in "biufmM" and getattr(plain, "isnative", False)
+
+
+def _zone_survives(dtype: Any) -> bool:
+    """Whether Arrow gives a time zone back, as it does for those of the standard library, whole minutes from UTC."""
+    import pyarrow as pa
+
+    try:
+        read = pa.timestamp(dtype.unit, dtype.tz).to_pandas_dtype()
+    except (TypeError, ValueError, NotImplementedError):
+        return False
+    return bool(read == dtype and str(read) == str(dtype))
 
 
 MATERIALIZER = PandasMaterializer()
