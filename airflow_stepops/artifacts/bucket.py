@@ -38,14 +38,14 @@ class Bucket(Backend):
         """Write the object."""
         import obstore
 
-        with _errors(uri):
+        with _write_errors(uri):
             obstore.put(self._store, key, data)
 
     def put_if_absent(self, key: str, uri: str, data: bytes) -> None:
         """Write the object on the condition that there is none."""
         import obstore
 
-        with _errors(uri):
+        with _write_errors(uri):
             obstore.put(self._store, key, data, mode="create")
 
     def size(self, key: str, uri: str) -> int:
@@ -84,17 +84,17 @@ class Bucket(Backend):
     @contextmanager
     def writer(self, key: str, uri: str) -> Iterator[BinaryIO]:
         """Send the object part by part while it is written."""
-        with _errors(uri):
+        with _write_errors(uri):
             upload = Upload(self._store, key)
         try:
             yield cast("BinaryIO", upload)
         except BaseException:
             upload.abandon()
             if upload.error is not None:
-                with _errors(uri):
+                with _write_errors(uri):
                     raise upload.error from None
             raise
-        with _errors(uri):
+        with _write_errors(uri):
             upload.finish()
 
     @property
@@ -117,6 +117,15 @@ class _Download:
         """Return the next bytes, at most ``size`` of them unless it is negative."""
         with _errors(self._uri):
             return bytes(self._file.read(size) if size >= 0 else self._file.read())
+
+
+@contextmanager
+def _write_errors(uri: str) -> Iterator[None]:
+    try:
+        with _errors(uri):
+            yield
+    except ArtifactNotFoundError as error:
+        raise ArtifactError(f"{uri}: the bucket does not exist, or cannot be seen from here") from error
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +13,8 @@ from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactN
 
 #: Ends the names of files that are still written; they begin with a dot.
 _UNFINISHED = ".part"
+#: What says that there is no file: as in a bucket, a folder is not an object, and nothing is below one.
+_NOTHING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class Folder(Backend):
@@ -26,7 +28,7 @@ class Folder(Backend):
 
     def get(self, key: str, uri: str) -> bytes:
         """Return the file's bytes."""
-        with _errors(uri):
+        with _read_errors(uri):
             return (self._path / key).read_bytes()
 
     def put(self, key: str, uri: str, data: bytes) -> None:
@@ -42,12 +44,14 @@ class Folder(Backend):
                 with file:
                     file.write(data)
                 os.link(unfinished, self._path / key)
+            except FileExistsError as error:
+                raise ArtifactExistsError(f"there is something at {uri} already") from error
             finally:
                 unfinished.unlink(missing_ok=True)
 
     def size(self, key: str, uri: str) -> int:
         """Return the file's length."""
-        with _errors(uri):
+        with _read_errors(uri):
             path = self._path / key
             if path.is_dir():
                 raise FileNotFoundError(uri)
@@ -64,13 +68,13 @@ class Folder(Backend):
 
     def delete(self, key: str, uri: str) -> None:
         """Delete the file."""
-        with _errors(uri):
-            (self._path / key).unlink(missing_ok=True)
+        with _errors(uri), suppress(*_NOTHING):
+            (self._path / key).unlink()
 
     @contextmanager
     def reader(self, key: str, uri: str) -> Iterator[BinaryIO]:
         """Open the file."""
-        with _errors(uri):
+        with _read_errors(uri):
             file = (self._path / key).open("rb")
         with file:
             yield file
@@ -97,12 +101,17 @@ def _new_file(target: Path) -> tuple[Path, BinaryIO]:
 
 
 @contextmanager
+def _read_errors(uri: str) -> Iterator[None]:
+    with _errors(uri):
+        try:
+            yield
+        except _NOTHING as error:
+            raise ArtifactNotFoundError(f"there is nothing at {uri}") from error
+
+
+@contextmanager
 def _errors(uri: str) -> Iterator[None]:
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ArtifactNotFoundError(f"there is nothing at {uri}") from error
-    except FileExistsError as error:
-        raise ArtifactExistsError(f"there is something at {uri} already") from error
     except OSError as error:
         raise ArtifactError(f"{uri}: {error.strerror or error}") from error

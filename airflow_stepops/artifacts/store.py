@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _SCHEMES = ("file", "s3", "gs", "az", "abfs", "abfss")
+#: What no store takes in keys: control characters, backslashes, and surrogates, which UTF-8 does not have.
+_NEVER = re.compile("[\x00-\x1f\x7f\\\\\ud800-\udfff]")
 
 
 class Backend(ABC):
@@ -65,6 +68,11 @@ class ArtifactStore:
         parts = urlsplit(root)
         if parts.scheme not in _SCHEMES or (parts.scheme == "file") == bool(parts.netloc):
             raise ArtifactError(f"artifact store {root!r}: give a URI that starts with one of {', '.join(_SCHEMES)}.")
+        path = parts.path.strip("/")
+        if parts.query or parts.fragment or (parts.scheme == "file" and not (path and parts.path.startswith("/"))):
+            raise ArtifactError(f"artifact store {root!r}: give the whole path of a folder, without '?' and '#'.")
+        if _NEVER.search(root) or (path and not _is_key(path)):
+            raise ArtifactError(f"artifact store {root!r}: the path has a part that no object can have.")
         self.root = root.rstrip("/")
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         self._backend = self._open(store)
@@ -145,9 +153,13 @@ class ArtifactStore:
         :raises ArtifactError: for what is not below it.
         """
         key = uri.removeprefix(f"{self.root}/")
-        if key == uri or "\\" in key or "\0" in key or any(part in ("", ".", "..") for part in key.split("/")):
+        if key == uri or not _is_key(key):
             raise ArtifactError(f"{uri!r} is not an object under the artifact store {self.root!r}.")
         return key
+
+
+def _is_key(text: str) -> bool:
+    return not _NEVER.search(text) and not any(part in ("", ".", "..") for part in text.split("/"))
 
 
 _openers: list[Callable[[str], ArtifactStore | None]] = []

@@ -36,7 +36,7 @@ def s3_server() -> Iterator[str]:
     """URL of an S3 server with the bucket ``BUCKET``."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server("127.0.0.1", 0, s3_application(), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     url = f"http://127.0.0.1:{server.server_port}"
     with urlopen(Request(f"{url}/{BUCKET}", method="PUT")):
