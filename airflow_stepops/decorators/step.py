@@ -96,7 +96,7 @@ class Step(Generic[P, R]):
 def _check_in_stack(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Check what only the stack knows: names, settings of the flavor, whether a base can be built."""
     stack = _stack(source_file(function).parent, options["stack"])
-    component = stack.step_operator(options["step_operator"])
+    component = stack.operator_named(options["step_operator"])
     if options.get("settings"):
         component.overridden(options["settings"])
     image = options.get("image")

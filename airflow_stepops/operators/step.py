@@ -94,7 +94,7 @@ class StepTask(DecoratedOperator):
         store = stack.artifact_store.open()
         if not self.step_operator:
             return self._run_in_worker(context, store)
-        component = stack.step_operator(self.step_operator).overridden(self.settings)
+        component = stack.operator_named(self.step_operator).overridden(self.settings)
         return self._launch(context, stack, store, component)
 
     def resume(self, context: Context, event: dict[str, Any]) -> Any:
@@ -248,7 +248,7 @@ class StepTask(DecoratedOperator):
         tell(
             context,
             where=entry.component["flavor"],
-            step_operator=stack.step_operator(self.step_operator).name,
+            step_operator=stack.operator_named(self.step_operator).name,
             image=built.reference,
             image_digest=built.digest,
             uploaded_blobs=built.uploaded_blobs,

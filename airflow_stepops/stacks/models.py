@@ -23,7 +23,15 @@ class Stack:
     image_builder: ImageBuilderComponent
     step_operators: tuple[StepOperatorComponent, ...]
 
-    def step_operator(self, name: str | bool | None) -> StepOperatorComponent:
+    @property
+    def step_operator(self) -> StepOperatorComponent:
+        """The default step operator.
+
+        :raises StackError: if the stack has none.
+        """
+        return self.operator_named(True)
+
+    def operator_named(self, name: str | bool | None) -> StepOperatorComponent:
         """Return a step operator by name; ``True`` is the stack's default.
 
         :raises StackError: if the stack has none of that name, or none at all.
@@ -31,6 +39,8 @@ class Stack:
         for operator in self.step_operators:
             if name is True or operator.name == name:
                 return operator
+        if name is True:
+            raise StackError(f"stack {self.name!r} has no step operator: add one with 'step_operators: [NAME]'.")
         names = [operator.name for operator in self.step_operators]
         near = did_you_mean(str(name), names)
         raise StackError(
