@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,9 @@ WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 class Group(click.Group):
     """A group that names the nearest command when there is none of a name."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command.
 
         :raises click.UsageError: naming the nearest one.
@@ -72,10 +75,10 @@ class Root(Group):
     help="The stack file; default: stepops.yaml in this folder or one above it, or in the DAGs folder.",
 )
 @click.version_option(__version__, prog_name="stepops")
-@click.pass_context
-def stepops(ctx: click.Context, config: Path | None) -> None:
+def stepops(config: Path | None) -> None:
     """Run single steps of Airflow DAGs on managed ML services: stacks, images, runs and jobs."""
-    ctx.obj = config
+    if config is not None:  # so that it is known below, and to processes that a command starts
+        os.environ["STEPOPS_CONFIG"] = str(config.absolute())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -101,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except StepopsError as error:
         return _fail(f"stepops: {error}", WRONG_INPUT if isinstance(error, ConfigurationError) else FAILED)
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # whoever read it has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read it has gone
         return FAILED
     return code if isinstance(code, int) else 0
 

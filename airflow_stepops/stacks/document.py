@@ -28,6 +28,8 @@ PARTS = {
     "image_builder": "image_builders",
     "step_operators": "step_operators",
 }
+#: Section → what one of its entries is called.
+NOUNS = {**{section: part.removesuffix("s").replace("_", " ") for part, section in PARTS.items()}, "stacks": "stack"}
 _REQUIRED = ("artifact_store", "container_registry")
 _KEYS = ("version", "active", *KINDS, "stacks")
 
@@ -89,6 +91,12 @@ def parse(data: bytes, where: str) -> dict[str, Any]:
     return document
 
 
+def named(stack: Mapping[str, Any], kind: str) -> list[str]:
+    """Return the names of the components of a kind in a stack."""
+    found = [value for part, value in stack.items() if PARTS[part] == kind]
+    return [name for value in found for name in (value if isinstance(value, list) else [value])]
+
+
 def check_name(name: Any, known: Mapping[str, Any], what: str, where: str) -> None:
     """Check that there is something of this name.
 
@@ -133,4 +141,4 @@ def _check_stack(stack: Mapping[str, Any], sections: Mapping[str, Any], where: s
         if key == "step_operators" and not isinstance(names, list):
             raise StackError(f"{where}.{key}: {names!r} is not allowed: give a list of names, the default first.")
         for name in names if key == "step_operators" else [names]:
-            check_name(name, sections[kind], key.removesuffix("s").replace("_", " "), f"{where}.{key}")
+            check_name(name, sections[kind], NOUNS[kind], f"{where}.{key}")

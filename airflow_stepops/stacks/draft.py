@@ -36,9 +36,14 @@ class Draft:
 
     def __init__(self, text: str, where: str) -> None:
         read_document(text.encode(), where)
-        self._where = where
+        self.where = where
         self._text = text
         self._plain: dict[str, Any] = _unshared(parse(text.encode(), where))
+
+    @property
+    def active(self) -> str:
+        """Name of the stack for pipelines that name none."""
+        return str(self._plain.get("active", "local"))
 
     def section(self, name: str) -> dict[str, Any]:
         """Return what the file itself says in a section: nothing of what is built in."""
@@ -76,15 +81,15 @@ class Draft:
         """
         if not self._says_what_was_meant():
             raise StackError(
-                f"{self._where}: a command cannot change it, since parts of it refer to each other (anchors, merge "
+                f"{self.where}: a command cannot change it, since parts of it refer to each other (anchors, merge "
                 "keys). Change it by hand."
             )
-        read_document(self._text.encode(), self._where)
+        read_document(self._text.encode(), self.where)
         return self._text
 
     def _says_what_was_meant(self) -> bool:
         try:
-            return parse(self._text.encode(), self._where) == self._plain
+            return parse(self._text.encode(), self.where) == self._plain
         except StackError:
             return False
 
@@ -130,7 +135,7 @@ def _replace(path: Path, text: str) -> None:
         left.unlink(missing_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=_UNFINISHED, dir=path.parent)
     try:
-        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             # The Airflow components that read it run as other users often.
             os.fchmod(descriptor, path.stat().st_mode & 0o7777 if path.exists() else 0o644)
             file.write(text)

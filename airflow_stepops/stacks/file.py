@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_stepops import settings
 from airflow_stepops.errors import StackError
-from airflow_stepops.stacks.document import BUILT_IN, PARTS, check_name, read_document
+from airflow_stepops.stacks.document import BUILT_IN, NOUNS, PARTS, check_name, named, read_document
 from airflow_stepops.stacks.flavors import KINDS, component
 from airflow_stepops.stacks.models import Stack
 
@@ -37,10 +37,23 @@ class StackFile:
         """Name of the stack for pipelines that name none."""
         return str(self._sections["active"])
 
-    @property
-    def stack_names(self) -> list[str]:
-        """Names of all stacks, the built-in one included."""
-        return sorted(self._sections["stacks"])
+    def entry(self, section: str, name: str) -> Mapping[str, Any]:
+        """Return what the file says of a component or stack.
+
+        :param section: one of :data:`~airflow_stepops.stacks.flavors.KINDS`, or ``"stacks"``.
+        :raises StackError: if there is none of that name.
+        """
+        check_name(name, self._sections[section], NOUNS[section], self._where)
+        entry: Mapping[str, Any] = self._sections[section][name]
+        return entry
+
+    def names(self, section: str) -> list[str]:
+        """Return the names of all components of a kind, or of all stacks, those included that are built in."""
+        return sorted(self._sections[section])
+
+    def used(self, stack: str, kind: str) -> list[str]:
+        """Return the names of the components of a kind that a stack names."""
+        return named(self.entry("stacks", stack), kind)
 
     def stack(self, name: str | None = None) -> Stack:
         """Return a stack with its components; ``None`` is the active one.
@@ -60,7 +73,7 @@ class StackFile:
 
         :raises StackError: if a setting of a component is wrong.
         """
-        return [self.stack(name) for name in self.stack_names]
+        return [self.stack(name) for name in self.names("stacks")]
 
     def component(self, kind: str, name: str) -> Component:
         """Return a component.
@@ -70,7 +83,7 @@ class StackFile:
         """
         key = (kind, name)
         if key not in self._components:
-            self._components[key] = component(kind, name, self._sections[kind][name], f"{self._where}: {kind}.{name}")
+            self._components[key] = component(kind, name, self.entry(kind, name), f"{self._where}: {kind}.{name}")
         return self._components[key]
 
     def components(self, kind: str) -> list[Any]:
@@ -100,11 +113,21 @@ def find_file(near: Path | None = None) -> Path | None:
         return path
     dags_folder = settings.dags_folder()
     folders = [near, *near.parents] if near is not None else []
-    if dags_folder in folders:
-        folders = folders[: folders.index(dags_folder) + 1]
-    else:
-        folders = [*folders[:1], dags_folder]
+    above = folders.index(dags_folder) if dags_folder in folders else 0
+    folders = [*folders[: above + 1], dags_folder]
     return next((path for folder in folders if (path := folder / FILE_NAME).is_file()), None)
+
+
+def file_to_change(near: Path) -> Path:
+    """Return the stack file that commands change, which may not be there yet.
+
+    :param near: see :func:`find_file`; where there is no DAGs folder, a new file is put here.
+    """
+    configured = settings.get("config")
+    if configured:
+        return Path(configured).expanduser()
+    dags_folder = settings.dags_folder()
+    return find_file(near) or (dags_folder if dags_folder.is_dir() else near) / FILE_NAME
 
 
 def load(near: Path | None = None) -> StackFile:

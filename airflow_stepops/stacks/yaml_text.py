@@ -15,6 +15,11 @@ KeyPath = tuple[str, ...]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+def document_text(document: dict[str, Any]) -> str:
+    """Return a whole document as text."""
+    return _dump(document)
+
+
 def set_value(text: str, path: KeyPath, value: Any, document: dict[str, Any]) -> str:
     """Return the text with another value at a path, or with a new key at the end of its mapping.
 
@@ -55,9 +60,8 @@ def remove_value(text: str, path: KeyPath, document: dict[str, Any]) -> str:
 
 def rename_key(text: str, path: KeyPath, new: str) -> str:
     """Return the text with another name for a key."""
-    key, _ = next(
-        (key, value) for key, value in _node(yaml.compose(text, Loader=_LOADER), path[:-1]).value if key.value == path[-1]
-    )
+    entries = _node(yaml.compose(text, Loader=_LOADER), path[:-1]).value
+    key = next(key for key, _ in entries if key.value == path[-1])
     return text[: key.start_mark.index] + _dump({new: 0}).partition(": 0")[0] + text[key.end_mark.index :]
 
 
@@ -123,9 +127,9 @@ def _dump(value: dict[str, Any], indent: int = 0) -> str:
 class _Dumper(yaml.SafeDumper):
     """Lists of plain values on one line, all else in blocks."""
 
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:  # noqa: ARG002
         plain = all(not isinstance(item, (dict, list, tuple)) for item in sequence)
         return super().represent_sequence(tag, sequence, flow_style=plain)
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True

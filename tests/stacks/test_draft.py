@@ -95,7 +95,9 @@ def test_an_entry_in_braces_is_written_anew_and_all_else_stays() -> None:
 
 
 def test_an_entry_that_is_removed_takes_no_comment_of_another_with_it() -> None:
-    after = changed(USUAL, ("set", ("stacks", "prod", "step_operators"), ["gpu"]), ("remove", ("step_operators", "cpu")))
+    after = changed(
+        USUAL, ("set", ("stacks", "prod", "step_operators"), ["gpu"]), ("remove", ("step_operators", "cpu"))
+    )
     for comment in ("# small and cheap", "# one GPU", "# here", "# stacks below", "# the end"):
         assert comment in after
     assert "cpu" not in after
@@ -131,7 +133,9 @@ def test_a_file_without_a_line_end_can_be_changed() -> None:
     assert after == "version: 1\nactive: local\nartifact_stores:\n  s:\n    flavor: local\n"
 
 
-@pytest.mark.parametrize("text", ["yes", "1", "1e3", "0x1F", "2026-01-02", "~", "a: b", "# x", "", " x ", "é", "\n", "'"])
+@pytest.mark.parametrize(
+    "text", ["yes", "1", "1e3", "0x1F", "2026-01-02", "~", "a: b", "# x", "", " x ", "é", "\n", "'"]
+)
 def test_text_that_looks_like_something_else_is_read_back_as_text(text: str) -> None:
     after = changed(USUAL, ("set", ("step_operators", "cpu", "network"), text))
     assert yaml.safe_load(after)["step_operators"]["cpu"]["network"] == text

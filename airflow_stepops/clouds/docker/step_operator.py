@@ -22,24 +22,25 @@ _OURS = frozenset(
 
 
 class DockerStepOperator(StepOperatorComponent):
-    """Runs a step in a container of an engine that worker and triggerer reach.
-
-    :param base_image: base of images that name none.
-    :param docker_host: address of the engine, such as ``unix:///run/podman/podman.sock``; default: ``DOCKER_HOST``,
-        then the sockets of Docker and Podman.
-    :param platform: of the images; default: this machine's.
-    :param network: the container's network, such as ``host``; default: the engine's.
-    :param extra: arguments of the create call (docker SDK, ``containers.create``), such as ``{"shm_size": "2g"}``.
-        Mappings and lists are added to what the step needs, all else replaces it.
-    """
+    """Runs a step in a container of an engine that worker and triggerer reach."""
 
     flavor: ClassVar[str] = "docker"
 
-    base_image: str = f"docker.io/library/python:{_PYTHON}-slim"
-    docker_host: str | None = None
-    platform: Literal["linux/amd64", "linux/arm64"] | None = None
-    network: str | None = None
-    extra: dict[str, Any] = Field(default_factory=dict)
+    base_image: str = Field(f"docker.io/library/python:{_PYTHON}-slim", description="base of images that name none")
+    docker_host: str | None = Field(
+        None,
+        description="address of the engine, such as unix:///run/podman/podman.sock; default: DOCKER_HOST, then the "
+        "sockets of Docker and Podman",
+    )
+    platform: Literal["linux/amd64", "linux/arm64"] | None = Field(
+        None, description="of the images; default: this machine's"
+    )
+    network: str | None = Field(None, description="the container's network, such as host; default: the engine's")
+    extra: dict[str, Any] = Field(
+        default_factory=dict,
+        description="arguments of the create call (docker SDK, containers.create), such as {shm_size: 2g}; mappings "
+        "and lists are added to what the step needs, all else replaces it",
+    )
 
     @field_validator("extra")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from airflow_stepops.errors import StackError
 from airflow_stepops.stacks.components import ContainerRegistryComponent
@@ -17,20 +17,16 @@ _URI = re.compile(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 
 
 class GenericContainerRegistry(ContainerRegistryComponent):
-    """A registry by address.
-
-    :param uri: host, port and a prefix of names: ``registry.example.com:5000/team``.
-    :param repository: name of the repository below the prefix.
-    :param connection: id of an Airflow connection with login and password; default: anonymous.
-    :param insecure: speak plain HTTP; always so for this machine itself.
-    """
+    """A registry by address."""
 
     flavor: ClassVar[str] = "generic"
 
-    uri: str
-    repository: str = "stepops"
-    connection: str | None = None
-    insecure: bool = False
+    uri: str = Field(description="host, port and a prefix of names: registry.example.com:5000/team")
+    repository: str = Field("stepops", description="name of the repository below the prefix")
+    connection: str | None = Field(
+        None, description="id of an Airflow connection with login and password; default: anonymous"
+    )
+    insecure: bool = Field(False, description="speak plain HTTP; always so for this machine itself")
 
     @field_validator("uri", "repository")
     @classmethod

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import Field
+
 from airflow_stepops import settings
 from airflow_stepops.clouds.local.folders import Folder
 from airflow_stepops.stacks.components import ArtifactStoreComponent
@@ -13,14 +15,11 @@ if TYPE_CHECKING:
 
 
 class LocalArtifactStore(ArtifactStoreComponent):
-    """Values in a folder.
-
-    :param path: the folder; default: ``artifacts`` in the home folder of stepops.
-    """
+    """Values in a folder."""
 
     flavor: ClassVar[str] = "local"
 
-    path: Folder | None = None
+    path: Folder | None = Field(None, description="the folder; default: artifacts in the home folder of stepops")
 
     def root(self) -> str:
         """Return the folder as a ``file://`` URI."""

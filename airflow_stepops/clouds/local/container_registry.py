@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import Field
+
 from airflow_stepops import settings
 from airflow_stepops.clouds.local.folders import Folder
 from airflow_stepops.stacks.components import ContainerRegistryComponent
@@ -13,14 +15,11 @@ if TYPE_CHECKING:
 
 
 class LocalContainerRegistry(ContainerRegistryComponent):
-    """Images in a folder, as an OCI layout that other tools read too.
-
-    :param path: the folder; default: ``images`` in the home folder of stepops.
-    """
+    """Images in a folder, as an OCI layout that other tools read too."""
 
     flavor: ClassVar[str] = "local"
 
-    path: Folder | None = None
+    path: Folder | None = Field(None, description="the folder; default: images in the home folder of stepops")
 
     def open(self) -> ImageRepository:
         """Open the layout; it is made when missing."""
