@@ -12,8 +12,9 @@ from typing import Any
 import tenacity
 
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import JobError, JobNotFoundError, JobRefusedError, TransientServiceError
+from airflow_stepops.errors import EndKind, JobError, JobNotFoundError, JobRefusedError, TransientServiceError
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
+from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus
 from airflow_stepops.runtime.spec import JobSpec
 
@@ -55,41 +56,73 @@ class Launcher:
         self._connect = connect
         self._report = report
 
-    def launch(self, spec: JobSpec, request: JobRequest, component: dict[str, Any]) -> Launch:
+    def launch(
+        self,
+        spec: JobSpec,
+        request: JobRequest,
+        component: dict[str, Any],
+        *,
+        uploaded_blobs: int = 0,
+        uploaded_bytes: int = 0,
+    ) -> Launch:
         """Return the attempt's job: the one that this attempt or an earlier one launched, or a new one.
 
         :param component: document of the step operator.
+        :param uploaded_blobs: how many blobs of the image were uploaded for it, for the ledger.
         :raises JobRefusedError: when the service will not take the request.
         :raises TransientServiceError: when the service could not be reached for minutes.
         :raises SpecError: when the ledger of this or an earlier attempt is not valid.
         """
-        digest = hashlib.sha256(f"{spec.digest()} {request.image}".encode()).hexdigest()
+        entry = LedgerEntry(
+            spec.attempt,
+            spec.directory,
+            spec.attempt,
+            hashlib.sha256(f"{spec.digest()} {request.image}".encode()).hexdigest(),
+            component,
+            request.name,
+            image=request.image,
+            uploaded_blobs=uploaded_blobs,
+            uploaded_bytes=uploaded_bytes,
+        )
         ledger = Ledger(self._store, spec.attempt)
-        entry = ledger.read() or self._from_earlier(ledger, digest, spec)
-        if entry is None:
-            entry = LedgerEntry(spec.attempt, spec.directory, spec.attempt, digest, component, request.name)
-        intended = entry
+        entry, service, status = self._job(ledger, entry, spec, request)
+        submitted_at = status.created_at or entry.submitted_at or time.time()
+        entry = dataclasses.replace(
+            entry,
+            job_id=status.id,
+            console_url=service.console_url(status.id),
+            state=status.state.value,
+            submitted_at=submitted_at,
+        )
+        ledger.record(entry)
+        return Launch(entry, status, submitted_at)
+
+    def _job(
+        self, ledger: Ledger, new: LedgerEntry, spec: JobSpec, request: JobRequest
+    ) -> tuple[LedgerEntry, JobService, JobStatus]:
+        """Find or submit the job.
+
+        :param new: the entry to use where no attempt has left one to go on with.
+        """
+        found = ledger.read()
+        if found is not None and found.has_no_job:
+            ledger.forget()
+            found = None
+        intended = found or self._from_earlier(ledger, new.spec_digest, spec) or new
         entry = ledger.open(intended)
         service = self._connect(entry.component)
         if entry.job_id:
             self._report(f"goes on with job {entry.job_name} of attempt {entry.job_attempt.try_number}")
-            status = describe(service, entry.job_id)
-        else:
-            self._store.put(spec.uri, spec.to_json())
-            try:
-                status = _patiently(service.submit)(request)
-            except JobRefusedError:
-                # With wrong settings the service may never answer, so later attempts must not have to look for a job
-                # that there is not. Where an earlier run of this attempt may have launched one, they must.
-                if entry is intended:
-                    ledger.forget()
-                raise
-        submitted_at = status.created_at or time.time()
-        entry = dataclasses.replace(
-            entry, job_id=status.id, console_url=service.console_url(status.id), state=status.state.value
-        )
-        ledger.record(entry)
-        return Launch(entry, status, submitted_at)
+            return entry, service, describe(service, entry.job_id)
+        self._store.put(spec.uri, spec.to_json())
+        try:
+            return entry, service, _patiently(service.submit)(request)
+        except JobRefusedError as error:
+            # With wrong settings the service may never answer, so later attempts must not have to look for a job that
+            # there is not. Where an earlier run of this attempt may have launched one, they must.
+            if entry is intended:
+                ledger.record(entry.failed(error.kind, str(error)))
+            raise
 
     def _from_earlier(self, ledger: Ledger, digest: str, spec: JobSpec) -> LedgerEntry | None:
         """Return an entry that adopts the job of an earlier attempt; stop every job that is not adopted."""
@@ -116,7 +149,8 @@ class Launcher:
                 self._report(
                     f"stops job {entry.job_name} of attempt {entry.attempt.try_number}: it is not wanted any more"
                 )
-                stop(service, status.id)
+                outcome = Outcome(EndKind.CANCELLED, f"attempt {spec.attempt.try_number} did not want it any more")
+                earlier.record(entry.ended(stop(service, status.id), outcome))
         return adopted
 
 

@@ -15,14 +15,16 @@ import dataclasses
 import json
 import re
 import reprlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import ArtifactExistsError, ArtifactNotFoundError, SpecError
+from airflow_stepops.errors import ArtifactExistsError, ArtifactNotFoundError, EndKind, SpecError
 from airflow_stepops.jobs.attempt import attempt_directory, task_directory
-from airflow_stepops.jobs.protocol import JobState
+from airflow_stepops.jobs.outcome import Outcome
+from airflow_stepops.jobs.protocol import JobState, JobStatus
 from airflow_stepops.runtime.spec import SCHEMA_VERSION, Attempt, build, read_document
 
 CANCEL = "cancel"
@@ -41,6 +43,12 @@ class LedgerEntry:
     :param job_name: the intended name.
     :param job_id: the service's id; ``""`` until the create call was answered.
     :param state: last known state; ``""`` until the create call was answered.
+    :param image: reference of the job's image.
+    :param uploaded_blobs: number of blobs that were uploaded for it.
+    :param submitted_at: Unix time at which the service has taken the job; 0 until then.
+    :param end_kind: value of the :class:`~airflow_stepops.errors.EndKind` of an end without success, else ``""``.
+    :param end_reason: why it ended so, in one line.
+    :param ended_at: Unix time; 0 until the end is known.
     """
 
     attempt: Attempt
@@ -52,6 +60,43 @@ class LedgerEntry:
     job_id: str = ""
     console_url: str = ""
     state: str = ""
+    image: str = ""
+    uploaded_blobs: int = 0
+    uploaded_bytes: int = 0
+    submitted_at: float = 0.0
+    end_kind: str = ""
+    end_reason: str = ""
+    ended_at: float = 0.0
+
+    @property
+    def image_digest(self) -> str:
+        """Digest of the image's manifest, ``""`` when the reference is not pinned."""
+        return self.image.partition("@")[2]
+
+    @property
+    def has_no_job(self) -> bool:
+        """Whether the attempt ended before it had a job: no image, or the service refused the request."""
+        return bool(self.end_kind) and not self.job_id
+
+    def ended(self, status: JobStatus, outcome: Outcome) -> LedgerEntry:
+        """Return the entry with the end of the job.
+
+        :param status: the last one.
+        :param outcome: what :func:`~airflow_stepops.jobs.outcome.judge` says of it.
+        """
+        return dataclasses.replace(
+            self,
+            state=status.state.value,
+            end_kind=outcome.kind.value if outcome.kind else "",
+            end_reason=outcome.reason,
+            ended_at=status.ended_at or time.time(),
+        )
+
+    def failed(self, kind: EndKind, reason: str) -> LedgerEntry:
+        """Return the entry of an attempt that ended before it had a job."""
+        return dataclasses.replace(
+            self, state=JobState.FAILED.value, end_kind=kind.value, end_reason=reason, ended_at=time.time()
+        )
 
     def to_json(self) -> bytes:
         """Return the document."""
@@ -77,6 +122,8 @@ class LedgerEntry:
         entry = build(cls, {**document, **attempts}, "ledger")
         if entry.state not in ("", *(state.value for state in JobState)):
             raise SpecError(f"ledger: state={reprlib.repr(entry.state)} is unknown.")
+        if entry.end_kind not in ("", *(kind.value for kind in EndKind)):
+            raise SpecError(f"ledger: end_kind={reprlib.repr(entry.end_kind)} is unknown.")
         return entry
 
 
@@ -89,7 +136,7 @@ class Ledger:
         self._directory = attempt_directory(store.root, attempt)
 
     def open(self, entry: LedgerEntry) -> LedgerEntry:
-        """Write the intention, or return what an earlier run of this very attempt wrote."""
+        """Write the entry, or return what is there: what an earlier run of this very attempt wrote."""
         try:
             self._store.put_if_absent(self._entry_uri, entry.to_json())
         except ArtifactExistsError:
@@ -116,7 +163,7 @@ class Ledger:
         return entry
 
     def forget(self) -> None:
-        """Remove the entry: there is no job."""
+        """Remove the entry, which has no job."""
         self._store.delete(self._entry_uri)
 
     def claim(self, owner: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk.bases.decorator import DecoratedOperator
 
 from airflow_stepops import options
-from airflow_stepops.errors import EndKind, JobFailedError, JobRefusedError
+from airflow_stepops.errors import EndKind, JobFailedError, JobRefusedError, StepopsError
 from airflow_stepops.links.job import JobLink
 from airflow_stepops.operators.arguments import check_json, from_context, plain
 from airflow_stepops.operators.record import facts_of, tell, told
@@ -102,7 +102,7 @@ class StepTask(DecoratedOperator):
 
         :param event: what the trigger saw: ledger entry, status, tail of the log.
         """
-        from airflow_stepops.jobs.ledger import LedgerEntry
+        from airflow_stepops.jobs.ledger import Ledger, LedgerEntry
         from airflow_stepops.jobs.outcome import explain, judge
         from airflow_stepops.triggers.job import status_from_document
 
@@ -111,7 +111,8 @@ class StepTask(DecoratedOperator):
         store = component_from_document(ArtifactStoreComponent, event["artifact_store"]).open()
         result, problem = _read_result(store, entry.directory, entry.job_attempt)
         outcome = judge(status, result, problem)
-        self._record_end(context, store, event, result, status)
+        Ledger(store, entry.attempt).record(entry.ended(status, outcome))
+        self._record_end(context, result, status)
         if outcome.kind is None:
             assert result is not None
             return self._returned(result)
@@ -197,12 +198,22 @@ class StepTask(DecoratedOperator):
         arguments = {name: plain(value) for name, value in self._context_arguments(context).items()}
         check_json(arguments, self.task_id)
         spec = self._spec(context, store, arguments)
-        built = self._ensure_image(context, stack, component)
+        try:
+            built = self._ensure_image(context, stack, component)
+        except StepopsError as error:
+            _record_failure(store, spec, component, error)
+            raise
         request = self._request(spec, stack, built)
         launcher = Launcher(store, _connect, lambda line: self.log.info("[stepops] %s", line))
         self._stop_launched = functools.partial(_stop_by_name, component.connect(), request.name)
         try:
-            launch = launcher.launch(spec, request, component.document())
+            launch = launcher.launch(
+                spec,
+                request,
+                component.document(),
+                uploaded_blobs=built.uploaded_blobs,
+                uploaded_bytes=built.uploaded_bytes,
+            )
         except JobRefusedError as error:
             raise _failure(f"{component.flavor} job {request.name} was refused: {error}", error.kind) from error
         self._defer(context, stack, launch, built)
@@ -274,13 +285,7 @@ class StepTask(DecoratedOperator):
             timeout=net,
         )
 
-    def _record_end(
-        self, context: Context, store: ArtifactStore, event: dict[str, Any], result: JobResult | None, status: JobStatus
-    ) -> None:
-        from airflow_stepops.jobs.ledger import Ledger, LedgerEntry
-
-        entry = LedgerEntry.from_document(event["entry"])
-        Ledger(store, entry.attempt).record(dataclasses.replace(entry, state=status.state.value))
+    def _record_end(self, context: Context, result: JobResult | None, status: JobStatus) -> None:
         facts = facts_of(result) if result is not None else {"ended_at": status.ended_at}
         tell(context, **{**told(context), "job_metadata": dict(status.metadata), **facts})
 
@@ -315,6 +320,16 @@ def _read_result(store: ArtifactStore, directory: str, attempt: Attempt) -> tupl
         return None, f"there is no result at {uri}"
     except SpecError as error:
         return None, f"the result at {uri} is not valid: {error}"
+
+
+def _record_failure(store: ArtifactStore, spec: JobSpec, component: StepOperatorComponent, error: StepopsError) -> None:
+    """Write into the ledger that the attempt has no image, and so no job."""
+    from airflow_stepops.jobs.attempt import job_name
+    from airflow_stepops.jobs.ledger import Ledger, LedgerEntry
+
+    name = job_name(spec.root, spec.attempt)
+    entry = LedgerEntry(spec.attempt, spec.directory, spec.attempt, spec.digest(), component.document(), name)
+    Ledger(store, spec.attempt).open(entry.failed(EndKind.IMAGE, f"{type(error).__name__}: {error}"))
 
 
 def _failure(text: str, kind: EndKind) -> Exception:

@@ -14,6 +14,7 @@ from airflow_stepops.errors import EndKind
 from airflow_stepops.jobs.launch import stop
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.logs import LogFollower
+from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.protocol import JobState, JobStatus
 from airflow_stepops.jobs.watcher import WatchedJob, Watcher, shared_watcher
 from airflow_stepops.links.job import JOB_KEY
@@ -121,12 +122,15 @@ class JobTrigger(BaseTrigger):
             self.log.info("[stepops] a later attempt goes on with the job: it is left running")
             return
         self.log.info("[stepops] the task was ended by a person: stopping job %s", entry.job_name)
-        stop(self._component().connect(), entry.job_id)
+        status = stop(self._component().connect(), entry.job_id)
+        self._ledger(entry).record(entry.ended(status, Outcome(EndKind.CANCELLED, "a person ended the task")))
+
+    def _ledger(self, entry: LedgerEntry) -> Ledger:
+        return Ledger(component_from_document(ArtifactStoreComponent, self.artifact_store).open(), entry.attempt)
 
     def _claim(self, entry: LedgerEntry) -> bool:
-        store = component_from_document(ArtifactStoreComponent, self.artifact_store)
         try:
-            return Ledger(store.open(), entry.attempt).claim(CANCEL)
+            return self._ledger(entry).claim(CANCEL)
         except Exception as error:  # noqa: BLE001 - a store that is away must not keep an unwanted job running
             self.log.warning("[stepops] cannot write the claim, stopping the job all the same: %s", error)
             return True

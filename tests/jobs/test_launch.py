@@ -172,12 +172,19 @@ def test_an_answer_that_was_lost_is_asked_for_again(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("kind", [EndKind.INVALID_REQUEST, EndKind.PERMISSION, EndKind.IMAGE, EndKind.INFRASTRUCTURE])
-def test_a_refusal_keeps_its_kind_and_leaves_no_job_in_the_ledger(ground: Ground, kind: EndKind) -> None:
+def test_a_refusal_keeps_its_kind_and_is_in_the_ledger_without_a_job(ground: Ground, kind: EndKind) -> None:
     ground.service.refuse(JobRefusedError("no such instance type", kind))
     with pytest.raises(JobRefusedError, match="no such instance type") as refused:
         ground.launch()
     assert refused.value.kind is kind
-    assert ground.ledger().read() is None
+    entry = ground.ledger().read()
+    assert entry is not None
+    assert (entry.job_id, entry.state, entry.end_kind, entry.end_reason) == (
+        "",
+        "failed",
+        kind.value,
+        "no such instance type",
+    )
 
 
 @pytest.mark.parametrize("next_try", [1, 2])
@@ -273,10 +280,11 @@ def test_a_job_that_a_person_asked_to_end_is_not_adopted(ground: Ground) -> None
 
 
 def test_of_several_jobs_that_run_the_latest_is_adopted_and_the_others_are_stopped(ground: Ground) -> None:
+    first = ground.launch(1, rate=1).entry
+    ground.launch(2, rate=2)  # by other inputs, so that the second does not adopt the first
     for number in (1, 2):
-        ground.launch(number, rate=number)  # by other inputs, so that the second does not adopt the first
         ground.service.set(ground.name(number), JobState.RUNNING)
-    ground.service.set(ground.name(1), JobState.RUNNING)  # a stop that the service took back
+    ground.ledger(1).record(first)  # as if the second attempt had died while it stopped the first one's job
     assert ground.launch(3, rate=2).entry.job_id == ground.name(2)
     assert ground.service.jobs[ground.name(1)].state is JobState.STOPPED
     assert ground.service.jobs[ground.name(2)].state is JobState.RUNNING

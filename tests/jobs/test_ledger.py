@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import SpecError
+from airflow_stepops.errors import EndKind, SpecError
 from airflow_stepops.jobs.attempt import attempt_directory
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.protocol import JobState
@@ -60,6 +60,13 @@ entries = st.builds(
     texts,
     texts,
     st.sampled_from(["", *(state.value for state in JobState)]),
+    texts,
+    st.integers(),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.sampled_from(["", *(kind.value for kind in EndKind)]),
+    texts,
+    st.floats(allow_nan=False),
 )
 
 
@@ -123,6 +130,7 @@ def test_a_truncated_entry_is_refused(length: int) -> None:
         ({"version": True}, "ledger: version True is not 1"),
         ({"queue": "fast"}, "ledger: unknown field 'queue'"),
         ({"state": "paused"}, "ledger: state='paused' is unknown"),
+        ({"end_kind": "bored"}, "ledger: end_kind='bored' is unknown"),
         ({"attempt": dataclasses.asdict(EARLIER)}, "ledger: is of Attempt("),
         ({"attempt": None}, "ledger: attempt: must be an object, not NoneType"),
         ({"job_attempt": {"dag_id": "churn"}}, "ledger: job_attempt: field 'run_id' is missing"),
