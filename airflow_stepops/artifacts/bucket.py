@@ -55,12 +55,13 @@ class Bucket(Backend):
         with _errors(uri):
             return int(obstore.head(self._store, key)["size"])
 
-    def list(self, folder: str, uri: str) -> list[str]:
-        """Return the keys below."""
+    def list(self, folder: str, uri: str) -> dict[str, float]:
+        """Return the keys below with their times, which are whole seconds in S3."""
         import obstore
 
         with _errors(uri):
-            return [entry["path"] for page in obstore.list(self._store, prefix=folder or None) for entry in page]
+            pages = obstore.list(self._store, prefix=folder or None)
+            return {entry["path"]: entry["last_modified"].timestamp() for page in pages for entry in page}
 
     def delete(self, key: str, uri: str) -> None:
         """Delete the object."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,14 +58,18 @@ class Folder(Backend):
                 raise FileNotFoundError(uri)
             return path.stat().st_size
 
-    def list(self, folder: str, uri: str) -> list[str]:
-        """Return the files below, without those that are still written."""
+    def list(self, folder: str, uri: str) -> dict[str, float]:
+        """Return the files below with their times, without those that are still written."""
+        found: dict[str, float] = {}
         with _errors(uri):
-            return [
-                path.relative_to(self._path).as_posix()
-                for path in (self._path / folder).rglob("*")
-                if path.is_file() and not (path.name.startswith(".") and path.name.endswith(_UNFINISHED))
-            ]
+            for path in (self._path / folder).rglob("*"):
+                if path.name.startswith(".") and path.name.endswith(_UNFINISHED):
+                    continue
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    state = path.stat()
+                    if stat.S_ISREG(state.st_mode):
+                        found[path.relative_to(self._path).as_posix()] = state.st_mtime
+        return found
 
     def delete(self, key: str, uri: str) -> None:
         """Delete the file."""

@@ -40,8 +40,8 @@ class Backend(ABC):
         """Return the length in bytes."""
 
     @abstractmethod
-    def list(self, folder: str, uri: str) -> list[str]:
-        """Return the keys below a folder, ``""`` for all."""
+    def list(self, folder: str, uri: str) -> dict[str, float]:
+        """Return the keys below a folder, ``""`` for all, each with the Unix time at which it was written."""
 
     @abstractmethod
     def delete(self, key: str, uri: str) -> None:
@@ -112,9 +112,13 @@ class ArtifactStore:
 
     def list(self, prefix: str) -> list[str]:
         """Return the URIs of all objects below a folder, which may be the root, sorted."""
+        return sorted(self.written(prefix))
+
+    def written(self, prefix: str) -> dict[str, float]:
+        """Return when each object below a folder was written: its URI → Unix time. As quick as :meth:`list`."""
         folder = prefix.rstrip("/")
         key = "" if folder == self.root else self._key(folder)
-        return sorted(f"{self.root}/{found}" for found in self._backend.list(key, prefix))
+        return {f"{self.root}/{found}": time for found, time in self._backend.list(key, prefix).items()}
 
     def delete(self, uri: str) -> None:
         """Delete an object; no error when there is none."""

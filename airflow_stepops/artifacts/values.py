@@ -69,6 +69,19 @@ def load(reference: ArtifactReference, store: ArtifactStore | None = None) -> An
 
 
 @contextmanager
+def opened(reference: ArtifactReference, store: ArtifactStore) -> Iterator[BinaryIO]:
+    """Open the object of a reference, in a ``with`` block, after its digest was checked.
+
+    :return: a file of the operating system, at its start.
+    :raises ArtifactNotFoundError: if the object is gone.
+    :raises IntegrityError: if its bytes are not those that were saved.
+    """
+    with _file_of(reference, store) as (file, digest):
+        _check(reference, digest)
+        yield file
+
+
+@contextmanager
 def _file_of(reference: ArtifactReference, store: ArtifactStore) -> Iterator[tuple[BinaryIO, FileHash | None]]:
     """Yield an open file with the object's bytes, and its digest in the making unless that has been checked."""
     with store.reader(reference.uri) as source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,15 @@ def test_a_list_has_all_below_a_folder_and_nothing_beside(store: ArtifactStore) 
     assert store.list(store.root) == store.list(f"{store.root}/") == sorted(uris)
     assert store.list(f"{store.root}/runs/a") == store.list(f"{store.root}/runs/a/") == uris[:2]
     assert store.list(f"{store.root}/runs/a/1") == store.list(f"{store.root}/other") == []
+
+
+def test_a_list_tells_when_each_object_was_written(store: ArtifactStore) -> None:
+    begun = time.time()
+    for name in ("a", "b"):
+        store.put(f"{store.root}/runs/{name}", b"")
+    found = store.written(f"{store.root}/runs")
+    assert sorted(found) == store.list(store.root)
+    assert all(begun - 2 <= at <= time.time() + 2 for at in found.values()), "S3 tells whole seconds"
 
 
 def test_a_list_is_longer_than_one_answer_of_the_service(s3_store: ArtifactStore) -> None:
