@@ -90,6 +90,14 @@ class StackFile:
         """Return every component of a kind, whether a stack has it or not."""
         return [self.component(kind, name) for name in self._sections[kind]]
 
+    def store_for(self, uri: str) -> ArtifactStore | None:
+        """Open the artifact store that holds an object; see :func:`store_for`."""
+        holding = [store for store in self.components("artifact_stores") if uri.startswith(f"{store.root()}/")]
+        if not holding:
+            return None
+        opened: ArtifactStore = max(holding, key=lambda store: len(store.root())).open()
+        return opened
+
     def check(self) -> None:
         """Check every component, those included that are in no stack.
 
@@ -137,8 +145,14 @@ def load(near: Path | None = None) -> StackFile:
     :raises StackError: in one line, naming file and key.
     """
     path = find_file(near)
-    if path is None:
-        return _built_in()
+    return _built_in() if path is None else read(path)
+
+
+def read(path: Path) -> StackFile:
+    """Read a stack file that is somewhere else. Read again only when it has changed.
+
+    :raises StackError: in one line, naming file and key.
+    """
     try:
         state = path.stat()
         return _read(path, state.st_mtime_ns, state.st_size, state.st_ino)
@@ -154,12 +168,7 @@ def store_for(uri: str, near: Path | None = None) -> ArtifactStore | None:
     :return: the store with the longest root above it; ``None`` when no store of the stack file is.
     :raises StackError: if the settings of a store are wrong.
     """
-    stores = load(near).components("artifact_stores")
-    holding = [store for store in stores if uri.startswith(f"{store.root()}/")]
-    if not holding:
-        return None
-    opened: ArtifactStore = max(holding, key=lambda store: len(store.root())).open()
-    return opened
+    return load(near).store_for(uri)
 
 
 @functools.cache

@@ -37,7 +37,7 @@ def test_without_a_file_there_is_the_local_stack(tmp_path: Path, monkeypatch: py
     assert stack.artifact_store.root() == (tmp_path / "home" / "artifacts").as_uri()
     assert stack.container_registry.open().path == str(tmp_path / "home" / "images")
     assert stack.image_builder.flavor == "oci"
-    assert stack.step_operator(True).flavor == "local"
+    assert stack.step_operator.flavor == "local"
 
 
 def test_a_stack_has_the_components_that_it_names(write: Write) -> None:
@@ -51,21 +51,21 @@ def test_a_stack_has_the_components_that_it_names(write: Write) -> None:
 
 def test_the_first_step_operator_is_the_default(write: Write) -> None:
     stack = load(write(USUAL)).stack("laptop")
-    assert stack.step_operator(True).name == "engine"
-    assert stack.step_operator("here").flavor == "local"
+    assert stack.step_operator.name == stack.operator_named(True).name == "engine"
+    assert stack.operator_named("here").flavor == "local"
 
 
 def test_an_unknown_step_operator_is_answered_with_the_nearest(write: Write) -> None:
     with pytest.raises(
         StackError, match=r"has no step operator 'engin'\. Did you mean 'engine'\? It has: engine, here"
     ):
-        load(write(USUAL)).stack().step_operator("engin")
+        load(write(USUAL)).stack().operator_named("engin")
 
 
 def test_the_local_stack_is_there_beside_a_file(write: Write) -> None:
     file = load(write(USUAL))
-    assert file.stack("local").step_operator(True).flavor == "local"
-    assert file.stack_names == ["laptop", "local"]
+    assert file.stack("local").step_operator.flavor == "local"
+    assert file.names("stacks") == ["laptop", "local"]
 
 
 def test_a_file_may_define_its_own_local_stack(write: Write) -> None:
@@ -77,8 +77,8 @@ stacks: {local: {artifact_store: local, container_registry: local}}
     stack = load(folder).stack()
     assert stack.artifact_store.root() == "file:///elsewhere"
     assert stack.step_operators == ()
-    with pytest.raises(StackError, match=r"has no step operator True\. It has: none"):
-        stack.step_operator(True)
+    with pytest.raises(StackError, match="has no step operator: add one"):
+        stack.step_operator
 
 
 def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(write: Write) -> None:
