@@ -48,16 +48,18 @@ class ArtifactReference:
         return dataclasses.asdict(self)
 
     @staticmethod
-    def deserialize(data: Mapping[str, Any], version: int = 1) -> ArtifactReference:
+    def deserialize(data: object, version: int = 1) -> ArtifactReference:
         """Rebuild a reference from its JSON form.
 
-        :raises SpecError: if a field is missing, unknown or of the wrong type.
+        :raises SpecError: if that is no mapping, or a field is missing, unknown or of the wrong type.
         """
         if version > ArtifactReference.__version__:
             raise SpecError(
                 f"artifact reference has version {version}; this airflow-stepops reads up to "
                 f"{ArtifactReference.__version__}: upgrade it here."
             )
+        if not isinstance(data, Mapping):
+            raise SpecError(f"artifact reference: must be a mapping, not {type(data).__name__}.")
         types = {"uri": str, "materializer": str, "type": str, "sha256": str, "size": int, "metadata": dict}
         if set(data) != set(types):
             odd = sorted(set(data) ^ set(types))
