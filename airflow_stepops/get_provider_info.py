@@ -35,6 +35,9 @@ def get_provider_info() -> dict[str, Any]:
                     "config": _option(
                         "Path of stepops.yaml; empty: the file beside the DAGs.", "/opt/airflow/stepops.yaml"
                     ),
+                    "stack": _option(
+                        "Name of the stack for pipelines that name none; empty: the active one of stepops.yaml.", "prod"
+                    ),
                     "home": _option(
                         "Folder for what stays on this machine: caches, and the values, images and jobs of the local "
                         "stack; empty: stepops in AIRFLOW_HOME.",

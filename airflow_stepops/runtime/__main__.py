@@ -1,97 +1,12 @@
-"""What every job runs: ``python -m airflow_stepops.runtime``, with the URI of its spec in ``STEPOPS_SPEC``.
-
-Exit codes: 0 the step succeeded, 1 it raised, 2 it could not be run, 143 it was stopped.
-"""
-
-from __future__ import annotations
+"""What every job runs: ``python -m airflow_stepops.runtime``, with the URI of its spec in ``STEPOPS_SPEC``."""
 
 import os
 import sys
-import time
-from io import TextIOWrapper
-from pathlib import Path
 
-from airflow_stepops.artifacts.store import ArtifactStore, register_opener
-from airflow_stepops.errors import ArtifactError, SpecError, StepopsError
-from airflow_stepops.runtime.call import failure, leave_result, run_step
-from airflow_stepops.runtime.load import load_function
-from airflow_stepops.runtime.result import FAILED, STOPPED, SUCCEEDED, JobResult, StepError
-from airflow_stepops.runtime.secrets import resolve
-from airflow_stepops.runtime.spec import SPEC_VARIABLE, JobSpec
-from airflow_stepops.runtime.stopping import StepStopped, Stopping
+# The code layer is in front of the path. The standard library and the requirements come first, as in a DAG file, so it
+# goes to the end, before anything is imported that a file such as calendar.py or random.py would stand in for.
+sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())] + [os.getcwd()]  # noqa: PTH109
 
-_EXIT_CODES = {SUCCEEDED: 0, FAILED: 1, STOPPED: 143}
-_UNUSABLE = 2
+from airflow_stepops.runtime.job import main  # noqa: E402
 
-
-def main() -> int:
-    """Run the job and return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(line_buffering=True)
-    uri = os.environ.get(SPEC_VARIABLE)
-    if not uri:
-        return _refuse(
-            f"{SPEC_VARIABLE} is not set: this command is run by a step operator, with the URI of a job spec."
-        )
-    try:
-        spec, store = _read_spec(uri)
-    except StepopsError as error:
-        return _refuse(f"cannot read the job spec: {error}")
-    try:
-        with Stopping(lambda where: _give_up(where, spec, store)):
-            return _run(spec, store)
-    except ArtifactError as error:
-        return _refuse(f"cannot write the result of the step: {error}")
-
-
-def _read_spec(uri: str) -> tuple[JobSpec, ArtifactStore]:
-    """Read the spec with no more than its own folder at hand, then open the store that it belongs to."""
-    spec = JobSpec.from_json(ArtifactStore(uri.rpartition("/")[0]).get(uri))
-    if spec.uri != uri or not uri.startswith(f"{spec.root}/"):
-        raise SpecError(f"the document at {uri} says that it is {spec.uri}, in the artifact store {spec.root}.")
-    store = ArtifactStore(spec.root)
-    register_opener(lambda found: store if found.startswith(f"{spec.root}/") else None)
-    return spec, store
-
-
-def _run(spec: JobSpec, store: ArtifactStore) -> int:
-    begun_at = time.time()
-    os.environ.update(spec.environment)
-    try:
-        os.environ.update(resolve(spec.secrets))
-        function = load_function(spec.step)
-    except BaseException as error:  # noqa: BLE001 - the result must say it, whatever it is
-        result = failure(error, spec, {}, begun_at)
-        leave_result(result, spec, store)
-        exit_code = _UNUSABLE if result.status == FAILED else _EXIT_CODES[result.status]
-    else:
-        result = run_step(function, spec, store)
-        exit_code = _EXIT_CODES[result.status]
-    if result.error is not None:
-        _print(result.error.traceback)
-    return exit_code
-
-
-def _give_up(where: str, spec: JobSpec, store: ArtifactStore) -> None:
-    name = f"{StepStopped.__module__}.{StepStopped.__qualname__}"
-    text = "the job was asked to stop (SIGTERM), and the step did not end in time"
-    _print(f"airflow_stepops.runtime: {text}. It was here:\n{where}")
-    leave_result(JobResult(spec.attempt, STOPPED, error=StepError(name, text, where)), spec, store)
-
-
-def _refuse(message: str) -> int:
-    _print(f"airflow_stepops.runtime: {message}\n")
-    return _UNUSABLE
-
-
-def _print(text: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(text)
-    sys.stderr.flush()
-
-
-if __name__ == "__main__":
-    # The working folder is first on the path of ``python -m``; the code layer is there by PYTHONPATH already.
-    sys.path[:] = [entry for entry in sys.path if entry not in ("", str(Path.cwd()))] + [str(Path.cwd())]
-    sys.exit(main())
+sys.exit(main())

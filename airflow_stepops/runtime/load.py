@@ -51,7 +51,7 @@ def load_function(step: StepSource) -> Callable[..., Any]:
 
 
 def _code_root(file: str) -> Path:
-    for entry in sys.path:
+    for entry in reversed(sys.path):  # the code layer is the last, and not the only one with a numbers.py
         if entry and Path(entry, file).is_file():
             return Path(entry)
     raise SpecError(f"the step's file {file!r} is not in the image: was it left out by .stepopsignore?")
@@ -67,11 +67,14 @@ def _read_path_files() -> None:
 
 
 def _import(step: StepSource, root: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(step.module, root / step.file)
+    # What is called like a module of the standard library must not stand in for it where others import that.
+    taken = step.module.partition(".")[0] in sys.stdlib_module_names
+    name = f"step file {step.module}" if taken else step.module
+    spec = importlib.util.spec_from_file_location(name, root / step.file)
     if spec is None or spec.loader is None:
         raise SpecError(f"{step.file!r} is not a Python module.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[step.module] = module
-    modules.alias(step.module, step.module, vars(module))
+    sys.modules[name] = module
+    modules.alias(step.module, name, vars(module))
     spec.loader.exec_module(module)
     return module

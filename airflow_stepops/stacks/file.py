@@ -34,8 +34,8 @@ class StackFile:
 
     @property
     def active(self) -> str:
-        """Name of the stack for pipelines that name none."""
-        return str(self._sections["active"])
+        """Name of the stack for pipelines that name none: what ``[stepops] stack`` says, else the file."""
+        return settings.get("stack") or str(self._sections["active"])
 
     def entry(self, section: str, name: str) -> Mapping[str, Any]:
         """Return what the file says of a component or stack.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from pathlib import Path
+
 import pytest
 
 from airflow_stepops.artifacts.values import load
@@ -143,6 +145,15 @@ def test_modules_of_the_code_folder_are_found_and_never_hide_the_standard_librar
     image.write("statistics.py", "raise RuntimeError('hides the standard library')\n")
     run = image.run("train", file="package/steps.py")
     assert run.result is not None and run.result.values == {"return_value": 2}
+
+
+@pytest.mark.parametrize("name", ["numbers.py", "random.py", "calendar.py", "queue.py", "json.py", "hashlib.py"])
+def test_a_dag_file_may_be_called_like_a_module_of_the_standard_library(image: StepImage, name: str) -> None:
+    image.write(name, f"def answer():\n    import {name[:-3]}\n    return {name[:-3]}.__file__\n")
+    done = image.run("answer", file=name)
+    assert done.exit_code == 0, done.stderr
+    assert done.result is not None
+    assert "code" not in Path(done.result.values["return_value"]).parts
 
 
 def test_path_files_of_the_requirements_are_honoured(image: StepImage) -> None:

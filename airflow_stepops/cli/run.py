@@ -1,0 +1,114 @@
+"""``stepops run``: one run of a DAG on this machine, without a scheduler."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from airflow_stepops.cli import place
+from airflow_stepops.cli.dag_files import bundle_of, choose_dag, read_dags
+from airflow_stepops.cli.local_airflow import local_airflow, output_into
+from airflow_stepops.errors import ConfigurationError, did_you_mean
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+_LOOK_SECONDS = 0.3
+_LOG_LINES = 25
+#: States that say nothing to a person.
+_SILENT = (None, "scheduled", "queued")
+
+
+@click.command("run", help="Run the DAG of a file once, here, and show how each step went.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--stack", help="Stack for steps that name none; default: the active one.")
+@click.option("--param", "params", multiple=True, metavar="KEY=VALUE", help="A param of the DAG: JSON, or text.")
+@click.option("--dag-id", help="Which DAG, where the file defines several.")
+def run(file: Path, stack: str | None, params: Sequence[str], dag_id: str | None) -> int:
+    """Run a DAG; the exit code is 0 when it succeeded, else 1."""
+    given = _read_params(params)
+    file = place.dag_file(file)
+    place.use(file, stack)
+    with local_airflow(bundle_of(file)) as folder:
+        with output_into(folder / "log") as screen:
+            dag = choose_dag(read_dags(file), dag_id, file)
+            _check_params(dag, given)
+            os.write(screen, f"Run of {dag.dag_id}; its log: {folder / 'log'}\n".encode())
+            with _progress(screen):
+                ended = dag.test(run_conf=given)
+        state = str(ended.state)
+        if state != "success":
+            click.echo(_end_of(folder / "log"))
+    click.echo(f"Run {ended.run_id} ended: {state}")
+    return 0 if state == "success" else 1
+
+
+def _read_params(texts: Sequence[str]) -> dict[str, Any]:
+    params = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{text!r}: write it as key=value.", param_hint="--param")
+        try:
+            params[key] = json.loads(value)
+        except ValueError:
+            params[key] = value
+    return params
+
+
+def _check_params(dag: DAG, given: dict[str, Any]) -> None:
+    for key in given:
+        if key not in dag.params:
+            raise ConfigurationError(
+                f"DAG {dag.dag_id!r} has no param {key!r}.{did_you_mean(key, dag.params)} It has: "
+                f"{', '.join(sorted(dag.params)) or 'none'}."
+            )
+
+
+@contextmanager
+def _progress(screen: int) -> Iterator[None]:
+    """Print each change of a task's state."""
+    started, over = time.monotonic(), threading.Event()
+    seen: dict[str, str | None] = {}
+
+    def look() -> None:
+        for task, state in _task_states():
+            if state not in _SILENT and seen.get(task) != state:
+                os.write(screen, f"  {time.monotonic() - started:6.1f} s  {task:24} {state}\n".encode())
+            seen[task] = state
+
+    def watch() -> None:
+        while not over.wait(_LOOK_SECONDS):
+            look()
+
+    watcher = threading.Thread(target=watch, name="stepops-progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        look()
+
+
+def _task_states() -> list[tuple[str, str | None]]:
+    """Return the state of each task instance of the only run in the database."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        rows = session.query(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state)
+        return [(task if index < 0 else f"{task}[{index}]", state) for task, index, state in rows.all()]
+
+
+def _end_of(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return "\n".join(["", f"The end of {log}:", *lines[-_LOG_LINES:], ""])
