@@ -258,8 +258,22 @@ def test_a_frame_of_pandas_comes_back_exactly(
     )
 
 
+WRITABLE = {name: value for name, (used, value) in FRAMES.items() if used == "pandas" and len(value) > 1}
+
+
+@pytest.mark.parametrize("value", WRITABLE.values(), ids=WRITABLE.keys())
+def test_every_column_of_a_frame_that_comes_back_can_be_written_to(
+    value: pd.DataFrame, folder_store: ArtifactStore
+) -> None:
+    _, found = there_and_back(value, folder_store)
+    for number in range(found.shape[1]):
+        found.iloc[0, number] = found.iloc[1, number]
+        first, second = found.iloc[:2, number].array[:1], found.iloc[:2, number].array[1:]
+        assert pd.Series(first).equals(pd.Series(second))
+
+
 @pytest.mark.parametrize("rows", [3, 20_000_000], ids=["one row group", "several row groups"])
-def test_a_frame_that_comes_back_can_be_written_to(rows: int, folder_store: ArtifactStore) -> None:
+def test_a_short_and_a_long_frame_that_come_back_can_be_written_to(rows: int, folder_store: ArtifactStore) -> None:
     value = pd.DataFrame({"a": np.zeros(rows, "i4"), "c": pd.Categorical.from_codes(np.zeros(rows, "i1"), ["b", "a"])})
     _, found = there_and_back(value, folder_store)
     assert found.dtypes.equals(value.dtypes)

@@ -12,6 +12,8 @@ from airflow_stepops.artifacts.materializers.json import is_json
 
 #: The only column of a series.
 _COLUMN = "value"
+#: So much may be unused in Arrow's memory before it is given back.
+_RELEASE_BYTES = 8 * 1024 * 1024
 
 
 class PandasMaterializer(Materializer):
@@ -44,23 +46,35 @@ class PandasMaterializer(Materializer):
         return {**facts, "series": value.name} if series else facts
 
     def load(self, file: BinaryIO, metadata: Mapping[str, Any]) -> Any:
-        """Read Parquet; each Arrow column is let go as soon as its pandas column is made."""
+        """Read Parquet column by column, so that no more than one column is in memory twice."""
         import pyarrow as pa
 
         parquet = open_table(file)
-        groups = [parquet.read_row_group(number) for number in range(parquet.num_row_groups)]
-        # Columns in several pieces are copied into memory of pandas; those in one would be shared and read-only.
-        shared = len(groups) < 2
-        table = pa.concat_tables(groups) if groups else parquet.read()
-        del groups
-        options = {"split_blocks": not shared, "self_destruct": True}
-        frame = table.to_pandas(**options)
+        # Whole columns, of which there is one for each field here: pieces of them would leave holes when let go.
+        columns = [parquet.reader.read_column(number) for number in range(parquet.metadata.num_columns)]
+        table = pa.Table.from_arrays(columns, schema=parquet.schema_arrow)
+        del columns
+        frame = table.to_pandas(split_blocks=True, self_destruct=True)
         del table
-        pa.default_memory_pool().release_unused()
-        frame = frame.copy() if shared else frame
+        _own(frame)
         if "freq" in metadata:
             frame.index.freq = metadata["freq"]
         return frame[_COLUMN].rename(metadata["series"]) if "series" in metadata else frame
+
+
+def _own(frame: Any) -> None:
+    """Copy columns out of the memory of Arrow, which cannot be written to; it is given back on the way."""
+    import pyarrow as pa
+
+    copied = 0
+    for number in range(frame.shape[1]):
+        column = frame.iloc[:, number].copy()
+        frame.isetitem(number, column)
+        copied += column.nbytes
+        if copied > _RELEASE_BYTES:
+            pa.default_memory_pool().release_unused()
+            copied = 0
+    pa.default_memory_pool().release_unused()
 
 
 def _has_pyarrow() -> bool:
