@@ -3,8 +3,8 @@
 Both sides have the same base, requirements, code and runtime, the same registry, and take turns; medians are compared.
 The Dockerfile is in the usual good order (requirements, runtime, then code), runs a plain ``pip install`` with a cache
 mount, and Podman keeps its layer cache. Podman's side is the two whole commands. Ours is the one call that a worker
-makes, ``ensure_image``, with a new client each time, in a process that has the modules loaded, as a worker has; the
-time to load them is printed apart. In the end both images are pulled and must print the same.
+makes, ``plan_image(…).ensure()``, with a new client each time, in a process that has the modules loaded, as a worker
+has; the time to load them is printed apart. In the end both images are pulled and must print the same.
 
 Prints ``edit_ratio`` (one line of a step was edited), ``deps_ratio`` (the version of one requirement was changed) and
 ``unchanged_requests`` (counted by a proxy in front of the registry, when nothing was changed).
@@ -95,20 +95,24 @@ class Sides:
 
     def ours(self, host: str | None = None) -> str:
         """Make sure of the image in our way and return its reference."""
-        from airflow_stepops.images.builder import ensure_image
+        from airflow_stepops.images.builder import plan_image
         from airflow_stepops.images.registry.client import RegistryClient
         from airflow_stepops.options import Image
         from airflow_stepops.stacks.components import ImageTarget
 
-        return ensure_image(
-            Image(requirements=tuple(self.requirements), python=BASE_PYTHON),
-            target=ImageTarget(self.base, None),
-            code_root=self.project,
-            dag_file=self.project / "steps.py",
-            repository=RegistryClient(f"{host or self.host}/bench/ours"),
-            builder=None,
-            report=lambda _: None,
-        ).reference
+        return (
+            plan_image(
+                Image(requirements=tuple(self.requirements), python=BASE_PYTHON),
+                target=ImageTarget(self.base, None),
+                code_root=self.project,
+                dag_file=self.project / "steps.py",
+                repository=RegistryClient(f"{host or self.host}/bench/ours"),
+                builder=None,
+                report=lambda _: None,
+            )
+            .ensure()
+            .reference
+        )
 
     def theirs(self) -> str:
         """Make sure of the image with Podman and return its reference."""

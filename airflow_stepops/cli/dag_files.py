@@ -27,7 +27,7 @@ def read_dags(file: Path) -> dict[str, DAG]:
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:  # before Airflow 3.2
-        from airflow.models.dagbag import DagBag
+        from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
 
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))  # as Airflow has the DAGs folder there, for the modules beside the file
@@ -46,7 +46,9 @@ def choose_dag(dags: dict[str, DAG], dag_id: str | None, file: Path) -> DAG:
     """
     if dag_id is None:
         if len(dags) > 1:
-            raise ConfigurationError(f"{file} defines several DAGs: choose one with --dag-id {' | '.join(sorted(dags))}.")
+            raise ConfigurationError(
+                f"{file} defines several DAGs: choose one with --dag-id {' | '.join(sorted(dags))}."
+            )
         return next(iter(dags.values()))
     if dag_id not in dags:
         raise ConfigurationError(

@@ -63,8 +63,8 @@ def _empty_database(runs: Path) -> Path:
         return path
     new = runs / f".{path.name}-{os.getpid()}"
     environment = {**os.environ, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{new}"}
-    program = "from airflow.utils.db import initdb; initdb()"
-    done = subprocess.run([sys.executable, "-P", "-c", program], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-P", "-c", "from airflow.utils.db import initdb; initdb()"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         new.unlink(missing_ok=True)
         raise StepopsError(f"Airflow's database could not be made: {(done.stderr.strip() or '?').splitlines()[-1]}")

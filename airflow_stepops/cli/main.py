@@ -16,6 +16,7 @@ from airflow_stepops.errors import ConfigurationError, StepopsError, did_you_mea
 
 #: Command → the module and name of its object, and one line of help. Airflow's own command line shows them too.
 COMMANDS: Mapping[str, tuple[str, str]] = {
+    "build": ("airflow_stepops.cli.build:build", "Build and push the images of DAG files."),
     "run": ("airflow_stepops.cli.run:run", "Run a DAG file once, on this machine."),
     "stack": ("airflow_stepops.cli.stack:stack", "Register, choose and look at stacks."),
     "artifact-store": ("airflow_stepops.cli.components:artifact_store", "Register artifact stores."),

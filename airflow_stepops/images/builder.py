@@ -1,4 +1,4 @@
-"""The one call that makes sure of a step's image: build and push what is missing, and no more."""
+"""The image of a step: what it is made of, whether it is there, and building and pushing what is missing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class BuiltImage:
     reused: bool
 
 
-def ensure_image(
+def plan_image(
     image: Image,
     *,
     target: ImageTarget,
@@ -61,12 +61,11 @@ def ensure_image(
     repository: ImageRepository,
     builder: ImageBuilderComponent | None,
     report: Callable[[str], None],
-) -> BuiltImage:
-    """Make sure that the image of a step is in the repository.
+) -> PlannedImage | FinishedImage:
+    """Return the image of a step, which may be in the repository already; its ``ensure()`` builds what is missing.
 
-    An image that is there costs one request. A step operator without a base (``target.base is None``) runs our layers
-    on this machine's Python, so what ``image`` says of the machine (base, python, platform, Debian packages) has no
-    effect.
+    A step operator without a base (``target.base is None``) runs our layers on this machine's Python, so what ``image``
+    says of the machine (base, python, platform, Debian packages) has no effect.
 
     :param code_root: the folder whose files go into the image.
     :param dag_file: relative paths of ``image`` count from its folder.
@@ -75,8 +74,7 @@ def ensure_image(
     :raises ImageError: or one of its kinds, saying what to do.
     """
     if image.uri is not None:
-        pinned = image.uri.rpartition("@")[2]
-        return BuiltImage(image.uri, pinned if is_digest(pinned) else "", "", 0, 0, 0, True)
+        return FinishedImage(image.uri)
     cache = ImageCache()
     context = read_context(code_root)
     request = _Request(image, target, dag_file, repository, builder, report)
@@ -91,7 +89,7 @@ def ensure_image(
         base = _base(request, machine, context, cache)
     lines = read_requirements(image.requirements, dag_file, code_root)
     plan = ImagePlan(base.identity, machine, tuple(map(mask, lines)), runtime_digest(), context.digest)
-    return _Build(plan, base, lines, context, repository, cache, report).ensure()
+    return PlannedImage(plan, base, lines, context, repository, cache, report)
 
 
 @dataclass(frozen=True)
@@ -107,8 +105,27 @@ class _Request:
 
 
 @dataclass(frozen=True)
-class _Build:
-    """All that the building of one image needs."""
+class FinishedImage:
+    """An image that somebody else has made.
+
+    :param uri: its name, pinned by digest or not.
+    """
+
+    uri: str
+
+    def is_there(self) -> bool:
+        """Return True: whoever names it says so."""
+        return True
+
+    def ensure(self) -> BuiltImage:
+        """Return the image as it is."""
+        pinned = self.uri.rpartition("@")[2]
+        return BuiltImage(self.uri, pinned if is_digest(pinned) else "", "", 0, 0, 0, True)
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """An image of which all is known that it is made of; it may be in its repository already."""
 
     plan: ImagePlan
     base: Base
@@ -118,7 +135,15 @@ class _Build:
     cache: ImageCache
     report: Callable[[str], None]
 
+    def is_there(self) -> bool:
+        """Whether the repository has it."""
+        return self.repository.head_manifest(self.plan.tag) is not None
+
     def ensure(self) -> BuiltImage:
+        """Build and push what is not there; an image that is there costs one request.
+
+        :raises ImageError: or one of its kinds, saying what to do.
+        """
         before = self.repository.requests
         digest = self.repository.head_manifest(self.plan.tag)
         sent: list[int] = []

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.bases.decorator import DecoratedOperator
 
-from airflow_stepops import options
 from airflow_stepops.errors import EndKind, JobFailedError, JobRefusedError, StepopsError
 from airflow_stepops.links.job import JobLink
 from airflow_stepops.operators.arguments import check_json, from_context, plain
+from airflow_stepops.operators.image import step_image
 from airflow_stepops.operators.record import facts_of, tell, told
 from airflow_stepops.operators.references import allow_references
 from airflow_stepops.operators.source import code_root, source_file, step_source
@@ -199,12 +199,14 @@ class StepTask(DecoratedOperator):
         check_json(arguments, self.task_id)
         spec = self._spec(context, store, arguments)
         try:
-            built = self._ensure_image(context, stack, component)
+            built = step_image(
+                self.python_callable, self.image, stack, component, self._code_root(context), self._report
+            ).ensure()
         except StepopsError as error:
             _record_failure(store, spec, component, error)
             raise
         request = self._request(spec, stack, built)
-        launcher = Launcher(store, _connect, lambda line: self.log.info("[stepops] %s", line))
+        launcher = Launcher(store, _connect, self._report)
         self._stop_launched = functools.partial(_stop_by_name, component.connect(), request.name)
         try:
             launch = launcher.launch(
@@ -218,18 +220,8 @@ class StepTask(DecoratedOperator):
             raise _failure(f"{component.flavor} job {request.name} was refused: {error}", error.kind) from error
         self._defer(context, stack, launch, built)
 
-    def _ensure_image(self, context: Context, stack: Stack, component: StepOperatorComponent) -> BuiltImage:
-        from airflow_stepops.images.builder import ensure_image
-
-        return ensure_image(
-            options.from_dict(options.Image, self.image),
-            target=component.target(),
-            code_root=self._code_root(context),
-            dag_file=source_file(self.python_callable),
-            repository=stack.container_registry.open(),
-            builder=stack.image_builder,
-            report=lambda line: self.log.info("[stepops] %s", line),
-        )
+    def _report(self, line: str) -> None:
+        self.log.info("[stepops] %s", line)
 
     def _request(self, spec: JobSpec, stack: Stack, built: BuiltImage) -> Any:
         from airflow_stepops.jobs.attempt import job_name
@@ -255,7 +247,7 @@ class StepTask(DecoratedOperator):
         from airflow_stepops.triggers.job import JobTrigger
 
         entry = launch.entry
-        self.log.info("[stepops] waits for %s job %s", entry.component["flavor"], entry.job_name)
+        self._report(f"waits for {entry.component['flavor']} job {entry.job_name}")
         tell(
             context,
             where=entry.component["flavor"],

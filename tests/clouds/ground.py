@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.images.builder import BuiltImage, ensure_image
+from airflow_stepops.images.builder import BuiltImage, plan_image
 from airflow_stepops.images.registry.repository import ImageRepository
 from airflow_stepops.jobs.attempt import attempt_directory, job_name
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus
@@ -70,7 +70,7 @@ class Ground:
 
 def build_image(repository: ImageRepository, base: str | None, **image: Any) -> BuiltImage:
     """Make sure of the image with the steps."""
-    return ensure_image(
+    return plan_image(
         Image(**image),
         target=ImageTarget(base, None),
         code_root=STEPS,
@@ -78,7 +78,7 @@ def build_image(repository: ImageRepository, base: str | None, **image: Any) -> 
         repository=repository,
         builder=None,
         report=print,
-    )
+    ).ensure()
 
 
 def wait_for(looked: Callable[[], Any], what: str = "it", seconds: float = 60.0) -> Any:

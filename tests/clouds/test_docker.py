@@ -13,7 +13,7 @@ import pytest
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.clouds.docker.service import DockerJobService
 from airflow_stepops.errors import EndKind, JobNotFoundError, JobRefusedError, TransientServiceError
-from airflow_stepops.images.builder import BuiltImage, ensure_image
+from airflow_stepops.images.builder import BuiltImage, plan_image
 from airflow_stepops.images.registry.client import RegistryClient
 from airflow_stepops.jobs.attempt import attempt_directory, job_name
 from airflow_stepops.jobs.protocol import JobRequest, JobState, JobStatus
@@ -63,7 +63,7 @@ def image(
     root = tmp_path_factory.mktemp("code")
     (root / "steps.py").write_text(STEPS)
     repository = RegistryClient(f"{registry}/jobs")
-    built = ensure_image(
+    built = plan_image(
         Image(),
         target=ImageTarget(base_image, None),
         code_root=root,
@@ -71,7 +71,7 @@ def image(
         repository=repository,
         builder=None,
         report=print,
-    )
+    ).ensure()
     return built, repository
 
 

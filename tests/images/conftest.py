@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_stepops.images.builder import BuiltImage, ensure_image
+from airflow_stepops.images.builder import BuiltImage, plan_image
 from airflow_stepops.images.manifests import OCI
 from airflow_stepops.images.registry.blobs import BytesBlob
 from airflow_stepops.images.registry.client import RegistryClient
@@ -80,7 +80,7 @@ def build(project: Path) -> Build:
     def run(repository: ImageRepository, base: str | None, /, *, builder: object = None, **image: object) -> BuiltImage:
         if base is not None and not image.get("uri"):
             image.setdefault("python", BASE_PYTHON)
-        return ensure_image(
+        return plan_image(
             Image(**image),  # type: ignore[arg-type]
             target=ImageTarget(base, None),
             code_root=project,
@@ -88,7 +88,7 @@ def build(project: Path) -> Build:
             repository=repository,
             builder=builder,  # type: ignore[arg-type]
             report=lambda _: None,
-        )
+        ).ensure()
 
     (project / "dags").mkdir()
     return run

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from airflow_stepops.images.builder import ensure_image
+from airflow_stepops.images.builder import plan_image
 from airflow_stepops.images.registry.client import RegistryClient
 from airflow_stepops.options import Image
 from airflow_stepops.stacks.components import ImageTarget
@@ -20,7 +20,7 @@ def main() -> None:
     """Build and report."""
     os.umask(int(os.environ["MACHINE_UMASK"], 8))
     root = Path(sys.argv[1])
-    built = ensure_image(
+    built = plan_image(
         Image(requirements=["httpx[cli]==0.28.1", "numpy==2.2.6"], python=BASE_PYTHON),
         target=ImageTarget(sys.argv[3], "linux/amd64"),
         code_root=root,
@@ -28,7 +28,7 @@ def main() -> None:
         repository=RegistryClient(sys.argv[2]),
         builder=None,
         report=lambda _: None,
-    )
+    ).ensure()
     assert not built.reused
     print(built.digest, built.tag, os.getuid())
 

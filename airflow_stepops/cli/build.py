@@ -1,0 +1,132 @@
+"""``stepops build``: the images of all steps of DAG files, made before any run, in the person's CI for example."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from airflow_stepops.cli import place
+from airflow_stepops.cli.dag_files import bundle_of, read_dags
+from airflow_stepops.cli.output import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow.sdk import DAG
+
+    from airflow_stepops.images.builder import FinishedImage, PlannedImage
+
+
+#: What a step's task says that its image depends on.
+_FIELDS = ("python_callable", "stack", "step_operator", "image", "settings")
+
+
+@click.command("build", help="Build and push the images of the steps of DAG files.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@click.option("--stack", help="Stack for steps that name none; default: the active one.")
+@click.option("--check", is_flag=True, help="Say what would be built, and build nothing.")
+@json_option
+def build(files: Sequence[Path], stack: str | None, check: bool, as_json: bool) -> None:
+    """Build images."""
+    found = []
+    for path in files:
+        file = place.dag_file(path)
+        place.use(file, stack)
+        dags = _read_quietly(file)
+        found += [_outcome(step, check, file, quiet=as_json) for dag in dags.values() for step in _steps(dag)]
+    if as_json:
+        print_json(found)
+        return
+    rows = [(row["dag"], row["step"], row["operator"], row["tag"] or row["image"], _told(row)) for row in found]
+    print_table(("DAG", "STEP", "STEP OPERATOR", "IMAGE", ""), rows)
+
+
+@dataclass(frozen=True)
+class _BuiltStep:
+    """What a step's task says of its image."""
+
+    dag_id: str
+    task_id: str
+    function: Callable[..., Any]
+    stack: str | None
+    step_operator: str | bool
+    image: dict[str, Any]
+    settings: dict[str, Any]
+
+    def planned(self, file: Path, quiet: bool) -> tuple[str, PlannedImage | FinishedImage]:
+        """Return the name of the step operator, and the image."""
+        from airflow_stepops.operators.image import step_image
+        from airflow_stepops.operators.source import code_root, source_file
+        from airflow_stepops.stacks.file import load
+
+        source = source_file(self.function)
+        stack = load(near=source.parent).stack(self.stack)
+        component = stack.operator_named(self.step_operator).overridden(self.settings)
+        root = code_root(source, bundle_of(file))
+        report = (lambda line: None) if quiet else (lambda line: click.echo(f"{self.task_id}: {line}", err=True))
+        return component.name, step_image(self.function, self.image, stack, component, root, report)
+
+
+def _read_quietly(file: Path) -> dict[str, DAG]:
+    """Read DAGs; what Airflow and the file print at it goes to standard error."""
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        return read_dags(file)
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _steps(dag: DAG) -> Iterator[_BuiltStep]:
+    """Yield the steps of a DAG that run on a step operator, mapped ones too."""
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+    from airflow_stepops.operators.step import StepTask
+
+    for task in dag.tasks:
+        if isinstance(task, StepTask):
+            said = {field: getattr(task, field) for field in _FIELDS}
+        elif isinstance(task, MappedOperator) and issubclass(task.operator_class, StepTask):
+            said = {"python_callable": task.python_callable, **task.partial_kwargs}  # type: ignore[attr-defined]
+        else:
+            continue
+        if said.get("step_operator"):
+            yield _BuiltStep(
+                dag.dag_id,
+                task.task_id,
+                said["python_callable"],
+                said.get("stack"),
+                said["step_operator"],
+                said.get("image") or {},
+                said.get("settings") or {},
+            )
+
+
+def _outcome(step: _BuiltStep, check: bool, file: Path, quiet: bool) -> dict[str, Any]:
+    from airflow_stepops.images.builder import FinishedImage, PlannedImage
+
+    operator, image = step.planned(file, quiet)
+    row: dict[str, Any] = {"dag": step.dag_id, "step": step.task_id, "operator": operator}
+    if check:
+        tag = image.plan.tag if isinstance(image, PlannedImage) else ""
+        uri = image.uri if isinstance(image, FinishedImage) else ""
+        return {**row, "image": uri, "tag": tag, "there": image.is_there(), "built": False}
+    built = image.ensure()
+    row |= {"image": built.reference, "tag": built.tag, "there": True, "built": not built.reused}
+    return {**row, "uploaded_blobs": built.uploaded_blobs, "uploaded_bytes": built.uploaded_bytes}
+
+
+def _told(row: dict[str, Any]) -> str:
+    if row["built"]:
+        return f"built: uploaded {row['uploaded_blobs']} blobs, {row['uploaded_bytes'] / 10**6:,.2f} MB"
+    return "is there" if row["there"] else "would be built"
