@@ -5,7 +5,8 @@
     StepopsError
     ├── ConfigurationError          bad input of a person: names the field, the value, what is allowed
     │   ├── StepDefinitionError     a @step or @pipeline that cannot work, found while the DAG is parsed
-    │   └── StackError              stepops.yaml, or a name that is not in it
+    │   ├── StackError              stepops.yaml, or a name that is not in it
+    │   └── RunNotFoundError        a run, or a step or output of one, that the artifact store does not have
     ├── ImageError                  the image could not be made
     │   ├── ContextError            the user's code: too big, changed while read, escapes its folder
     │   ├── RequirementsError       no wheel for the image's platform, or no solution
@@ -61,6 +62,10 @@ class StepDefinitionError(ConfigurationError):
 
 class StackError(ConfigurationError):
     """The stack file is wrong, or a name is not in it."""
+
+
+class RunNotFoundError(ConfigurationError):
+    """The artifact store has no such run, or the run no such step or output."""
 
 
 class ImageError(StepopsError):
