@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import sys
 import time
 from pathlib import Path
 
+from airflow_stepops.cli.summary import summary
+from airflow_stepops.client import Client
 from tools.airflow_home import LOGIN, PASSWORD, AirflowStartError, LocalAirflow, free_port, running_airflow
-from tools.run_report import Progress, failed_logs, summary
+from tools.run_report import Progress, failed_logs
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DAG_ID = "flight_delays"
@@ -59,7 +62,8 @@ def _run_example(airflow: LocalAirflow) -> str:
     progress = Progress(client, DAG_ID, run_id)
     state = client.wait(DAG_ID, run_id, timeout=RUN_SECONDS, look=progress.look)
     instances = client.task_instances(DAG_ID, run_id)
-    print("", summary(client, DAG_ID, run_id, instances, state), sep="\n", flush=True)
+    os.environ.update(airflow.environment)  # so that the client reads the stacks that this Airflow has
+    print("", summary(Client().get_run(DAG_ID, run_id)), sep="\n", flush=True)
     if state != "success":
         print(failed_logs(client, DAG_ID, run_id, instances), flush=True)
     return state

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "image-builder": ("airflow_stepops.cli.components:image_builder", "Register image builders."),
     "step-operator": ("airflow_stepops.cli.components:step_operator", "Register step operators."),
     "flavor": ("airflow_stepops.cli.flavor:flavor", "Show the flavors of components and their settings."),
+    "runs": ("airflow_stepops.cli.runs:runs", "Look at runs: their steps, where each ran, what it left."),
 }
 
 #: Wrong input; a failure of something else; interrupted.

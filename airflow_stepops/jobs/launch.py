@@ -9,24 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import tenacity
-
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import EndKind, JobError, JobNotFoundError, JobRefusedError, TransientServiceError
+from airflow_stepops.errors import EndKind, JobError, JobNotFoundError, JobRefusedError
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.outcome import Outcome
+from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus
 from airflow_stepops.runtime.spec import JobSpec
 
 #: Seconds to wait for the end of an unwanted job before a new one may be launched.
 _STOP_WAIT = 300.0
-
-_patiently = tenacity.retry(
-    retry=tenacity.retry_if_exception_type(TransientServiceError),
-    wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
-    stop=tenacity.stop_after_delay(180),
-    reraise=True,
-)
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,7 @@ class Launcher:
             return entry, service, describe(service, entry.job_id)
         self._store.put(spec.uri, spec.to_json())
         try:
-            return entry, service, _patiently(service.submit)(request)
+            return entry, service, patiently(service.submit)(request)
         except JobRefusedError as error:
             # With wrong settings the service may never answer, so later attempts must not have to look for a job that
             # there is not. Where an earlier run of this attempt may have launched one, they must.
@@ -137,7 +129,7 @@ class Launcher:
             if entry.state and JobState(entry.state).ended:
                 continue
             service = self._connect(entry.component)
-            status = _patiently(service.find)(entry.job_name)
+            status = patiently(service.find)(entry.job_name)
             if status is None:
                 continue
             usable = status.state in (JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED)
@@ -159,7 +151,7 @@ def stop(service: JobService, job_id: str) -> JobStatus:
 
     :raises JobError: if it has not ended after five minutes.
     """
-    _patiently(service.cancel)(job_id)
+    patiently(service.cancel)(job_id)
     deadline = time.monotonic() + _STOP_WAIT
     while time.monotonic() < deadline:
         status = describe(service, job_id)
@@ -175,6 +167,6 @@ def describe(service: JobService, job_id: str) -> JobStatus:
     A job that the service no longer knows has ended without a result.
     """
     try:
-        return _patiently(service.describe)(job_id)
+        return patiently(service.describe)(job_id)
     except JobNotFoundError as error:
         return JobStatus(job_id, JobState.FAILED, reason=str(error))

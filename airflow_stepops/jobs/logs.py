@@ -1,12 +1,15 @@
-"""Following a job's log while it runs."""
+"""Reading a job's log, and following it while the job runs."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from airflow_stepops.jobs.launch import describe
+from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobService
 
 #: Airflow takes about 0.3 ms for a line of a trigger's log; this many do not hold up the other triggers.
@@ -15,6 +18,27 @@ _TAIL = 20
 #: After the end of a job, what is left of its log is fetched for at most so many seconds.
 _DRAIN_SECONDS = 120.0
 _FAILURES_AFTER_END = 3
+
+
+def log_lines(service: JobService, job_id: str, *, follow: bool = False) -> Iterator[str]:
+    """Yield the lines of a job's log.
+
+    :param follow: wait for further lines until the job has ended.
+    :raises JobNotFoundError: if the service does not know the job.
+    :raises TransientServiceError: when the service could not be reached for minutes.
+    """
+    cursor = ""
+    while True:
+        # Asked before the log is read: nothing is written after the end.
+        last = not follow or describe(service, job_id).state.ended
+        more = True
+        while more:
+            chunk = patiently(service.logs)(job_id, cursor)
+            yield from chunk.lines
+            cursor, more = chunk.cursor, chunk.more
+        if last:
+            return
+        time.sleep(service.poll_seconds)
 
 
 class LogFollower:
