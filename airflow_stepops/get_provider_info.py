@@ -15,6 +15,7 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Run one step of a DAG on a managed ML service: no container engine, one job per attempt.",
         "versions": [__version__],
         "task-decorators": [{"name": "step", "class-name": "airflow_stepops.decorators.step.step"}],
+        "cli": ["airflow_stepops.cli.airflow_commands.get_cli_commands"],
         "extra-links": ["airflow_stepops.links.job.JobLink"],
         "connection-types": [
             {

@@ -10,6 +10,7 @@ from airflow_stepops.artifacts.materializers import Materializer
 
 #: Rows of about this many bytes are compressed and written at a time.
 _ROW_GROUP_BYTES = 64 * 1024 * 1024
+_SAMPLE = 20_000
 #: What pandas writes, with the names that Arrow gives to parts of nested types.
 _FORM: dict[str, Any] = {"compression": "snappy", "use_compliant_nested_type": False}
 
@@ -21,11 +22,25 @@ def write_table(table: Any, file: BinaryIO) -> None:
 
     row_bytes = max(1, table.nbytes // max(1, table.num_rows))
     rows = max(1024, _ROW_GROUP_BYTES // row_bytes)
-    # A dictionary of floats is given up when it is full, after most of the time has gone into it.
-    repeating = [column.name for column in table.schema if not pa.types.is_floating(column.type)]
+    repeating = [name for name, column in zip(table.column_names, table.columns, strict=True) if _repeats(column)]
     sink = pa.PythonFile(file, mode="w")
     with parquet.ParquetWriter(sink, table.schema, use_dictionary=repeating or False, **_FORM) as writer:
         writer.write_table(table, row_group_size=rows)
+
+
+def _repeats(column: Any) -> bool:
+    """Whether values repeat, judged by the first ones.
+
+    A dictionary of values that do not is given up when it is full, after it has taken most of the time and memory.
+    """
+    import pyarrow as pa
+    from pyarrow import compute
+
+    first = column.slice(0, _SAMPLE)
+    try:
+        return bool(2 * compute.count_distinct(first, mode="all").as_py() <= len(first))
+    except pa.ArrowNotImplementedError:  # of a few types that are not compared
+        return not pa.types.is_nested(column.type)
 
 
 def open_table(file: BinaryIO) -> Any:
