@@ -53,8 +53,8 @@ class Client:
         """
         return self._file.stacks()
 
-    def stack(self, name: str) -> Stack:
-        """Return a stack.
+    def stack(self, name: str | None = None) -> Stack:
+        """Return a stack; ``None`` is the active one.
 
         :raises StackError: naming the nearest one, if there is none of this name.
         """
@@ -86,4 +86,4 @@ class Client:
         return file.load(Path.cwd()) if self._config is None else file.read(self._config)
 
     def _archive(self, stack: str | None) -> RunArchive:
-        return RunArchive(self._file.stack(stack).artifact_store.open())
+        return RunArchive(self.stack(stack).artifact_store.open())

@@ -25,6 +25,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "step-operator": ("airflow_stepops.cli.components:step_operator", "Register step operators."),
     "flavor": ("airflow_stepops.cli.flavor:flavor", "Show the flavors of components and their settings."),
     "runs": ("airflow_stepops.cli.runs:runs", "Look at runs: their steps, where each ran, what it left."),
+    "jobs": ("airflow_stepops.cli.jobs:jobs", "Look at the jobs of runs."),
+    "logs": ("airflow_stepops.cli.logs:logs", "Print the log of a step's job."),
+    "cancel": ("airflow_stepops.cli.cancel:cancel", "Stop the jobs of a run, or of one of its steps."),
 }
 
 #: Wrong input; a failure of something else; interrupted.

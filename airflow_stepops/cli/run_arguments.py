@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -39,6 +40,18 @@ def run_arguments(function: F) -> F:
     return click.argument("dag_id", shell_complete=_complete_dags)(function)
 
 
+def task_argument(*, required: bool) -> Callable[[F], F]:
+    """Return a decorator that adds ``TASK_ID``."""
+    return click.argument("task_id", required=required, shell_complete=_complete_tasks)
+
+
+def map_index_option(function: F) -> F:
+    """Add ``--map-index``."""
+    return click.option(
+        "--map-index", type=click.IntRange(min=0), metavar="N", help="Which instance of a mapped step."
+    )(function)
+
+
 def choice_options(function: F) -> F:
     """Add ``--dag``, ``--limit`` and ``--stack``, which choose among all runs."""
     from airflow_stepops.client import RUNS
@@ -59,6 +72,11 @@ def warn(runs: Iterable[Run]) -> None:
             click.echo(f"warning: {problem}", err=True)
 
 
+def local_time(moment: datetime | None) -> str:
+    """Return a time for people of this machine."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}" if moment else ""
+
+
 def _complete_stacks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     return [name for name in place.to_read().names("stacks") if name.startswith(incomplete)]
 
@@ -71,3 +89,9 @@ def _complete_dags(ctx: click.Context, param: click.Parameter, incomplete: str) 
 def _complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     runs = client().runs(ctx.params.get("dag_id"), stack=ctx.params.get("stack"))
     return [run.run_id for run in runs if run.run_id.startswith(incomplete)]
+
+
+def _complete_tasks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    run = client().get_run(ctx.params["dag_id"], ctx.params["run_id"], ctx.params.get("stack"))
+    found = dict.fromkeys(step.task_id for step in run.steps)
+    return [task_id for task_id in found if task_id.startswith(incomplete)]

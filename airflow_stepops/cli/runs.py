@@ -11,7 +11,7 @@ import click
 
 from airflow_stepops.cli.main import Group
 from airflow_stepops.cli.output import json_option, print_json, print_table
-from airflow_stepops.cli.run_arguments import choice_options, client, run_arguments, warn
+from airflow_stepops.cli.run_arguments import choice_options, client, local_time, run_arguments, warn
 
 if TYPE_CHECKING:
     from airflow_stepops.client import Run, StepRun
@@ -34,7 +34,7 @@ def list_(dag_id: str | None, limit: int, stack: str | None, as_json: bool) -> N
         return
     print_table(
         ("DAG", "RUN", "STATE", "STEPS", "BEGAN"),
-        [(run.dag_id, run.run_id, run.state, _count(run), _local(run.began_at)) for run in found],
+        [(run.dag_id, run.run_id, run.state, _count(run), local_time(run.began_at)) for run in found],
     )
 
 
@@ -100,10 +100,6 @@ def _count(run: Run) -> str:
     if set(states) <= {"succeeded"}:
         return str(len(run.steps))
     return ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-
-
-def _local(moment: datetime) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -98,6 +98,11 @@ class StepRun:
         return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
 
     @property
+    def ended(self) -> bool:
+        """Whether the state is final."""
+        return self.state in ("succeeded", "failed", "stopped")
+
+    @property
     def attempts(self) -> tuple[StepRun, ...]:
         """All attempts, this one last."""
         return (*self.earlier, self)
