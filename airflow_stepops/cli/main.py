@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "jobs": ("airflow_stepops.cli.jobs:jobs", "Look at the jobs of runs."),
     "logs": ("airflow_stepops.cli.logs:logs", "Print the log of a step's job."),
     "cancel": ("airflow_stepops.cli.cancel:cancel", "Stop the jobs of a run, or of one of its steps."),
+    "artifacts": ("airflow_stepops.cli.artifacts:artifacts", "Look at what steps have left."),
 }
 
 #: Wrong input; a failure of something else; interrupted.

@@ -6,19 +6,20 @@ import dataclasses
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import ArtifactError, ArtifactNotFoundError, RunNotFoundError, SpecError
+from airflow_stepops.errors import ArtifactError, ArtifactNotFoundError, RunNotFoundError, SpecError, did_you_mean
 from airflow_stepops.jobs.attempt import attempt_directory, segment
 from airflow_stepops.jobs.ledger import LedgerEntry
 from airflow_stepops.jobs.runs import WORKER, Run, StepRun
 from airflow_stepops.runtime.result import STOPPED, JobResult, StepError
-from airflow_stepops.runtime.spec import Attempt, JobSpec
+from airflow_stepops.runtime.spec import Attempt, JobSpec, decode_value
 
 T = TypeVar("T")
 
@@ -29,6 +30,9 @@ _FETCHES = 16
 _DOCUMENT = re.compile(
     r"(?P<run>[^/]+/[^/]+)/(?P<attempt>[^/]+/-?\d+/attempt-\d+)/(?P<name>spec\.json|job\.json|result\.json)"
 )
+
+#: A value of an attempt.
+_OBJECT = re.compile(r"(?P<directory>.+/attempt-\d+)/(outputs|inputs)/.+")
 
 
 @dataclass
@@ -85,6 +89,35 @@ class RunArchive:
         if not found:
             raise self._not_found(dag_id, run_id)
         return found[0]
+
+    def reference(self, uri: str) -> ArtifactReference:
+        """Return the reference of an output or input of an attempt, from the documents beside it.
+
+        :param uri: of the object.
+        :raises RunNotFoundError: if no document refers to it.
+        :raises SpecError: naming the URI of a document that is not valid.
+        :raises ArtifactError: if the store cannot be read.
+        """
+        found = _OBJECT.match(uri)
+        if found is None:
+            raise RunNotFoundError(
+                f"{uri}: is no output or input of a step: those are at …/attempt-<n>/outputs/… and …/inputs/…."
+            )
+        directory = found["directory"]
+        places = [f"{directory}/spec.json", f"{directory}/result.json"]
+        documents = _Documents({place: self._fetch(place) for place in places})
+        spec = documents.read(places[0], JobSpec.from_json)
+        result = documents.read(places[1], lambda data: JobResult.from_json(data, spec.attempt)) if spec else None
+        if documents.problems:
+            raise SpecError(documents.problems[0])
+        encoded = [*spec.args, *spec.kwargs.values()] if spec else []
+        outputs = result.outputs.values() if result else ()
+        references: list[ArtifactReference] = [*outputs, *_references([*map(decode_value, encoded)])]
+        for reference in references:
+            if reference.uri == uri:
+                return reference
+        names = [reference.uri for reference in references]
+        raise RunNotFoundError(f"{uri}: no step has left or been given this.{did_you_mean(uri, names)}")
 
     def _folders(self, *names: str) -> list[_Folder]:
         """Return the runs below ``runs/[<dag>/[<run>/]]``, those that began last first."""
@@ -186,6 +219,15 @@ class _Documents:
         """Note a problem, once: an adopted job's result is read for two attempts."""
         if text not in self.problems:
             self.problems.append(text)
+
+
+def _references(value: Any) -> Iterator[ArtifactReference]:
+    """Yield the references in a step's argument, at any depth."""
+    if isinstance(value, ArtifactReference):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _references(item)
 
 
 def _step_run(
