@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 
 from airflow_stepops.cli import place
 from airflow_stepops.cli.dag_files import bundle_of, read_dags
+from airflow_stepops.cli.local_airflow import output_into
 from airflow_stepops.cli.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def build(files: Sequence[Path], stack: str | None, check: bool, as_json: bool) 
     for path in files:
         file = place.dag_file(path)
         place.use(file, stack)
-        dags = _read_quietly(file)
+        with output_into(Path(os.devnull)):  # Airflow logs on standard output
+            dags = read_dags(file)
         found += [_outcome(step, check, file, quiet=as_json) for dag in dags.values() for step in _steps(dag)]
     if as_json:
         print_json(found)
@@ -71,20 +72,6 @@ class _BuiltStep:
         root = code_root(source, bundle_of(file))
         report = (lambda line: None) if quiet else (lambda line: click.echo(f"{self.task_id}: {line}", err=True))
         return component.name, step_image(self.function, self.image, stack, component, root, report)
-
-
-def _read_quietly(file: Path) -> dict[str, DAG]:
-    """Read DAGs; what Airflow and the file print at it goes to standard error."""
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        return read_dags(file)
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _steps(dag: DAG) -> Iterator[_BuiltStep]:

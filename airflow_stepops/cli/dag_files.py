@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,9 @@ def read_dags(file: Path) -> dict[str, DAG]:
         sys.path.append(str(file.parent))  # as Airflow has the DAGs folder there, for the modules beside the file
     bag = DagBag(dag_folder=str(file), safe_mode=False)
     for trace in bag.import_errors.values():
-        raise ConfigurationError(f"{file} cannot be imported: {trace.strip().splitlines()[-1]}")
+        lines = re.findall(rf'File "{re.escape(str(file))}", line (\d+)', trace)
+        where = f" (line {lines[-1]})" if lines else ""
+        raise ConfigurationError(f"{file} cannot be imported: {trace.strip().splitlines()[-1]}{where}")
     if not bag.dags:
         raise ConfigurationError(f"{file} defines no DAG: call the function that @pipeline or @dag decorates.")
     return dict(bag.dags)

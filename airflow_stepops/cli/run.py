@@ -16,7 +16,7 @@ import click
 from airflow_stepops.cli import place
 from airflow_stepops.cli.dag_files import bundle_of, choose_dag, read_dags
 from airflow_stepops.cli.local_airflow import local_airflow, output_into
-from airflow_stepops.errors import ConfigurationError, did_you_mean
+from airflow_stepops.errors import ConfigurationError, RunNotFoundError, did_you_mean
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
@@ -44,11 +44,29 @@ def run(file: Path, stack: str | None, params: Sequence[str], dag_id: str | None
             os.write(screen, f"Run of {dag.dag_id}; its log: {folder / 'log'}\n".encode())
             with _progress(screen):
                 ended = dag.test(run_conf=given)
-        state = str(ended.state)
-        if state != "success":
+        told = _tell(dag.dag_id, ended.run_id)
+        succeeded = str(ended.state) == "success"
+        if not succeeded and not told:  # an ordinary task failed
             click.echo(_end_of(folder / "log"))
-    click.echo(f"Run {ended.run_id} ended: {state}")
-    return 0 if state == "success" else 1
+    if not succeeded:
+        click.echo(f"Run {ended.run_id} failed.")
+    return 0 if succeeded else 1
+
+
+def _tell(dag_id: str, run_id: str) -> bool:
+    """Print how the steps went; return whether that says why one failed."""
+    from airflow_stepops.cli.summary import summary
+    from airflow_stepops.client import Client
+
+    try:
+        run = Client().get_run(dag_id, run_id)
+    except RunNotFoundError:  # a DAG of ordinary tasks
+        return False
+    click.echo(f"\n{summary(run)}")
+    errors = {step.label: step.error for step in run.steps if step.error is not None}
+    for label, error in errors.items():
+        click.echo(f"\nTraceback of {label}:\n{error.traceback}")
+    return bool(errors)
 
 
 def _read_params(texts: Sequence[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,7 @@ def plan_image(
     repository: ImageRepository,
     builder: ImageBuilderComponent | None,
     report: Callable[[str], None],
+    without: Iterable[Path] = (),
 ) -> PlannedImage | FinishedImage:
     """Return the image of a step, which may be in the repository already; its ``ensure()`` builds what is missing.
 
@@ -71,12 +72,13 @@ def plan_image(
     :param dag_file: relative paths of ``image`` count from its folder.
     :param builder: builds bases from a Dockerfile or Debian packages.
     :param report: called with lines for the task's log.
+    :param without: folders in the code folder that are no code.
     :raises ImageError: or one of its kinds, saying what to do.
     """
     if image.uri is not None:
         return FinishedImage(image.uri)
     cache = ImageCache()
-    context = read_context(code_root)
+    context = read_context(code_root, without)
     request = _Request(image, target, dag_file, repository, builder, report)
     if target.base is None:
         _report_unused(image, report)

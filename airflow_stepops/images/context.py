@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,16 +45,17 @@ class Context:
         return [dataclasses.replace(entry, name=f"{folder}/{entry.name}") for entry in self.entries]
 
 
-def read_context(root: Path) -> Context:
+def read_context(root: Path, without: Iterable[Path] = ()) -> Context:
     """Look at the code folder and read what belongs into the image.
 
+    :param without: folders that steps write into: what is there is no code, and would change the image at each run.
     :raises ContextError: for a link that leaves the folder, a device or socket, a file that cannot be read or changes
         while it is read, and more bytes than ``max_context_mb`` of the settings.
     """
     root = Path(os.path.realpath(root))
     if not root.is_dir():
         raise ContextError(f"the code folder {root} is not a folder.")
-    found = _walk(root)
+    found = _walk(root, {Path(os.path.realpath(folder)) for folder in (settings.home(), *without)})
     _check_size(root, found)
     entries = [_entry(root, path, status) for path, status in found]
     entries.sort(key=lambda entry: os.fsencode(entry.name))
@@ -78,10 +80,9 @@ def code_file(given: str, folder: Path, code_root: Path, where: str) -> Path:
     return path
 
 
-def _walk(root: Path) -> list[tuple[str, os.stat_result]]:
+def _walk(root: Path, without: set[Path]) -> list[tuple[str, os.stat_result]]:
     """Return relative paths and their state, of all that is not left out."""
     rules = IgnoreRules(root)
-    own = Path(os.path.realpath(settings.home()))
     found: list[tuple[str, os.stat_result]] = []
     folders = [""]
     while folders:
@@ -97,7 +98,7 @@ def _walk(root: Path) -> list[tuple[str, os.stat_result]]:
             is_folder = item.is_dir(follow_symlinks=False)
             ignored = rules.ignores(path, is_folder)
             if is_folder:
-                if (not ignored or rules.enters_ignored) and own != root / path:
+                if (not ignored or rules.enters_ignored) and root / path not in without:
                     folders.append(f"{path}/")
             elif not ignored:
                 found.append((path, item.stat(follow_symlinks=False)))

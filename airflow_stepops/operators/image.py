@@ -33,6 +33,7 @@ def step_image(
     """
     from airflow_stepops.images.builder import plan_image
 
+    folders = (stack.artifact_store.local_folder(), stack.container_registry.local_folder())
     return plan_image(
         options.from_dict(options.Image, image),
         target=component.target(),
@@ -41,4 +42,5 @@ def step_image(
         repository=stack.container_registry.open(),
         builder=stack.image_builder,
         report=report,
+        without=[folder for folder in folders if folder is not None],
     )

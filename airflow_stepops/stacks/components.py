@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airflow_stepops.artifacts.store import ArtifactStore
     from airflow_stepops.images.registry.repository import ImageRepository
     from airflow_stepops.jobs.protocol import JobService
@@ -45,6 +47,10 @@ class Component(BaseModel, ABC):
             return type(self)(**{**self.model_dump(), **settings})
         except ValidationError as error:
             raise model_error(error, f"{where}: ", type(self)) from None
+
+    def local_folder(self) -> Path | None:
+        """Return the folder of this machine that it keeps things in, if it does: that is no code of anybody's."""
+        return None
 
     def document(self) -> dict[str, Any]:
         """Return ``{"flavor": …, settings that differ from their defaults}``: JSON, without secrets by design.

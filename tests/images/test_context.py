@@ -214,3 +214,12 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ContextError, match="nowhere is not a folder"):
         read_context(tmp_path / "nowhere")
+
+
+def test_folders_that_steps_write_into_are_not_part_of_the_image(tmp_path: Path) -> None:
+    (tmp_path / "steps.py").write_text("")
+    (tmp_path / "out" / "values").mkdir(parents=True)
+    before = read_context(tmp_path, [tmp_path / "out" / "values"]).digest
+    (tmp_path / "out" / "values" / "new").write_text("x")
+    assert read_context(tmp_path, [tmp_path / "out" / "values"]).digest == before
+    assert read_context(tmp_path).digest != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -23,8 +24,11 @@ class LocalArtifactStore(ArtifactStoreComponent):
 
     def root(self) -> str:
         """Return the folder as a ``file://`` URI."""
-        path = self.path.expanduser() if self.path else settings.home() / "artifacts"
-        return path.absolute().as_uri()
+        return self.local_folder().as_uri()
+
+    def local_folder(self) -> Path:
+        """Return the folder."""
+        return (self.path.expanduser() if self.path else settings.home() / "artifacts").absolute()
 
     def open(self) -> ArtifactStore:
         """Open the folder; it is made when missing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -25,4 +26,8 @@ class LocalContainerRegistry(ContainerRegistryComponent):
         """Open the layout; it is made when missing."""
         from airflow_stepops.images.registry.layout import LayoutRepository
 
-        return LayoutRepository((self.path.expanduser() if self.path else settings.home() / "images").absolute())
+        return LayoutRepository(self.local_folder())
+
+    def local_folder(self) -> Path:
+        """Return the folder."""
+        return (self.path.expanduser() if self.path else settings.home() / "images").absolute()
