@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from tests.engines import Podman, push_base, running_registry
 
-pytest_plugins = ["tests.airflow_env"]
+pytest_plugins = ["tests.airflow_env", "tests.past_run"]
 
 # How long an example takes says nothing of the product, and much of the machine.
 settings.register_profile("unhurried", deadline=None)

@@ -90,13 +90,16 @@ def _common_folder(uris: Sequence[str]) -> str:
 
 
 def _uploads(steps: Sequence[StepRun]) -> str:
-    jobs = {attempt.job_name: attempt for step in steps for attempt in step.attempts if attempt.image}
+    # A job that a later attempt went on with is one job.
+    jobs = {
+        attempt.job_name or attempt.attempt: attempt for step in steps for attempt in step.attempts if attempt.image
+    }
     blobs = sum(job.uploaded_blobs for job in jobs.values())
     sent = sum(job.uploaded_bytes for job in jobs.values())
     images = len({job.image for job in jobs.values()})
     plural = "" if images == 1 else "s"
     if not images:
-        return "No image: all steps ran in the worker"
+        return "No images"
     if not sent:
         return f"{images} image{plural}, in the registry before the run: nothing uploaded"
     return f"{images} image{plural}; uploaded {blobs} blobs, {size(sent)}"

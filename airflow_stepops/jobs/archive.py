@@ -106,13 +106,11 @@ class RunArchive:
         directory = found["directory"]
         places = [f"{directory}/spec.json", f"{directory}/result.json"]
         documents = _Documents({place: self._fetch(place) for place in places})
-        spec = documents.read(places[0], JobSpec.from_json)
-        result = documents.read(places[1], lambda data: JobResult.from_json(data, spec.attempt)) if spec else None
+        read = documents.read(places[0], _inputs)
+        result = documents.read(places[1], lambda data: JobResult.from_json(data, read[0])) if read else None
         if documents.problems:
             raise SpecError(documents.problems[0])
-        encoded = [*spec.args, *spec.kwargs.values()] if spec else []
-        outputs = result.outputs.values() if result else ()
-        references: list[ArtifactReference] = [*outputs, *_references([*map(decode_value, encoded)])]
+        references: list[ArtifactReference] = [*(result.outputs.values() if result else ()), *(read[1] if read else ())]
         for reference in references:
             if reference.uri == uri:
                 return reference
@@ -221,6 +219,12 @@ class _Documents:
             self.problems.append(text)
 
 
+def _inputs(spec: bytes) -> tuple[Attempt, list[ArtifactReference]]:
+    """Return whose spec it is, and the references in its arguments."""
+    document = JobSpec.from_json(spec)
+    return document.attempt, list(_references(decode_value([document.args, document.kwargs])))
+
+
 def _references(value: Any) -> Iterator[ArtifactReference]:
     """Yield the references in a step's argument, at any depth."""
     if isinstance(value, ArtifactReference):
@@ -257,7 +261,7 @@ def _step_run(
         step,
         where=entry.component.get("flavor", ""),
         step_operator=entry.component.get("name", ""),
-        job_name=entry.job_name,
+        job_name="" if entry.has_no_job else entry.job_name,
         job_id=entry.job_id,
         console_url=entry.console_url,
         image=entry.image,

@@ -47,7 +47,7 @@ def cancel_jobs(store: ArtifactStore, steps: Sequence[StepRun]) -> Iterator[Canc
     for step in steps:
         for attempt in reversed(step.attempts):
             # An attempt that went on with a job has the later word on it than the one that launched it.
-            if attempt.entry is not None and attempt.job_name not in jobs:
+            if attempt.entry is not None and attempt.job_name and attempt.job_name not in jobs:
                 jobs[attempt.job_name] = attempt, attempt.entry
     unfinished = [(step, entry) for step, entry in jobs.values() if not step.ended]
     with ThreadPoolExecutor(_AT_ONCE, "stepops-cancel") as threads:

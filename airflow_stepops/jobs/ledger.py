@@ -47,7 +47,7 @@ class LedgerEntry:
     :param uploaded_blobs: number of blobs that were uploaded for it.
     :param submitted_at: Unix time at which the service has taken the job; 0 until then.
     :param end_kind: value of the :class:`~airflow_stepops.errors.EndKind` of an end without success, else ``""``.
-    :param end_reason: why it ended so, in one line.
+    :param end_reason: why it ended so.
     :param ended_at: Unix time; 0 until the end is known.
     """
 

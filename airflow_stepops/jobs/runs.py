@@ -29,6 +29,7 @@ class StepRun:
         step in the worker that has begun and left nothing is ``unknown``: it still runs, or its worker died.
     :param where: flavor of the step operator, or ``worker``.
     :param step_operator: its name; ``""`` in the worker.
+    :param job_name: ``""`` in the worker, and where the attempt ended before it had a job.
     :param image: reference of the job's image.
     :param image_digest: digest of its manifest, ``""`` where the reference has none.
     :param uploaded_blobs: how many blobs of the image were uploaded for this job.
