@@ -33,7 +33,7 @@ def cancel(dag_id: str, run_id: str, task_id: str | None, map_index: int | None,
     failed = False
     done = 0
     for job in cancel_jobs(chosen.artifact_store.open(), steps):
-        click.echo(f"{job.step.label}: job {job.step.job_name} {job.said}")
+        click.echo(f"{job.step.label}: job {job.step.job_name}: {job.said}")
         failed = failed or job.failed
         done += 1
     if not done:
