@@ -268,6 +268,10 @@ def test_a_job_of_other_work_is_stopped_before_a_new_one_is_launched(ground: Gro
     assert ground.service.jobs[ground.name(1)].state is JobState.STOPPED
     assert launch.entry.job_id == ground.name(2)
     assert ground.said == [f"stops job {ground.name(1)} of attempt 1: it is not wanted any more"]
+    stopped = ground.ledger(1).read()
+    assert stopped is not None
+    assert (stopped.state, stopped.end_kind) == ("stopped", "cancelled")
+    assert stopped.end_reason == "attempt 2 did not want it any more"
     assert not ground.ledger().claim("attempt-3")
 
 

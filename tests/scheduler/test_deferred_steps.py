@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_stepops.jobs.attempt import segment
 from tools.airflow_home import LocalAirflow
 
 
@@ -35,6 +38,12 @@ def deferred(
         assert time.monotonic() < deadline, "\n".join(log)
         time.sleep(0.5)
     return job(airflow, dag, run, task, index)
+
+
+def ledger(airflow: LocalAirflow, run: str, task: str) -> Path:
+    """Return the ledger of the first attempt of a task of ``one_waiting``."""
+    (folder,) = (airflow.home / "stepops" / "artifacts" / "runs" / "one_waiting").glob(f"{segment(run)}/{task}/-1")
+    return folder / "attempt-1" / "job.json"
 
 
 def alive(pid: int) -> bool:
@@ -124,6 +133,30 @@ def test_marking_a_waiting_step_stops_its_job(airflow: LocalAirflow, tmp_path: P
     name = deferred(airflow, "one_waiting", run, "wait_for")["job_name"]
     airflow.client.set_state("one_waiting", run, "wait_for", state)
     wait_for_end(airflow, name)
+    entry = {}
+    deadline = time.monotonic() + 60
+    while not entry.get("ended_at"):
+        assert time.monotonic() < deadline, "the triggerer did not write the end into the ledger"
+        time.sleep(0.25)
+        entry = json.loads(ledger(airflow, run, "wait_for").read_text())
+    assert (entry["state"], entry["end_kind"], entry["end_reason"]) == (
+        "stopped",
+        "cancelled",
+        "a person ended the task",
+    )
+
+
+def test_a_cancelled_job_fails_its_task_which_is_not_tried_again(airflow: LocalAirflow, tmp_path: Path) -> None:
+    run = airflow.client.trigger("one_waiting", {"gate": str(tmp_path / "never")})
+    name = deferred(airflow, "one_waiting", run, "wait_for")["job_name"]
+    command = [Path(sys.executable).with_name("stepops"), "cancel", "one_waiting", run]
+    said = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (0, f"wait_for: job {name}: stopped\n"), said.stderr
+    assert airflow.client.wait("one_waiting", run) == "failed"
+    assert airflow.client.task_instance("one_waiting", run, "wait_for")["try_number"] == 1
+    assert "ended with cancelled" in "\n".join(airflow.client.log("one_waiting", run, "wait_for"))
+    entry = json.loads(ledger(airflow, run, "wait_for").read_text())
+    assert (entry["state"], entry["end_kind"]) == ("stopped", "cancelled")
 
 
 def test_clearing_a_waiting_step_leaves_one_job_that_runs(airflow: LocalAirflow, tmp_path: Path) -> None:
