@@ -1,4 +1,4 @@
-"""The tutorial, executed literally in an empty folder.
+"""Pages of the documentation, executed literally in an empty folder.
 
 Code blocks with a title are files. Blocks of the language ``console`` hold commands after ``$``, each followed by the
 lines that it prints; ``…`` stands for any text, and alone on a line for any lines.
@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import uv
 
-TUTORIAL = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 _BLOCK = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL
@@ -96,11 +97,12 @@ def commands(text: str) -> Iterator[Command]:
         yield command
 
 
-def test_every_file_and_command_of_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["tutorial.md", "runs-and-jobs.md"])
+def test_every_file_and_command_of_a_page_does_what_it_says(tmp_path: Path, page: str) -> None:
     shell = Shell(tmp_path)
     ran = 0
     try:
-        for block in _BLOCK.finditer(TUTORIAL.read_text()):
+        for block in _BLOCK.finditer((DOCS / page).read_text()):
             if block["title"]:
                 file = shell.folder / block["title"]
                 file.parent.mkdir(parents=True, exist_ok=True)
