@@ -15,6 +15,7 @@ from airflow_stepops.errors import StepopsError
 
 if TYPE_CHECKING:
     from airflow_stepops.client import StepRun
+    from airflow_stepops.jobs.live import LiveJobs
 
 _AT_ONCE = 16
 
@@ -37,12 +38,15 @@ def jobs() -> None:
 @json_option
 def list_(running: bool, dag_id: str | None, limit: int, stack: str | None, as_json: bool) -> None:
     """List jobs."""
+    from airflow_stepops.jobs.live import LiveJobs
+
     runs = client().runs(dag_id, limit, stack)
     warn(runs)
     # An attempt that went on with a job comes after the one that launched it, in whose place it is shown.
     steps = {attempt.job_name: attempt for run in runs for step in run.steps for attempt in step.attempts}
+    live = LiveJobs()
     with ThreadPoolExecutor(_AT_ONCE, "stepops-jobs") as threads:
-        found = list(threads.map(_look, [step for name, step in steps.items() if name]))
+        found = list(threads.map(lambda step: _look(live, step), [step for name, step in steps.items() if name]))
     for job in found:
         if job.problem:
             click.echo(f"warning: {job.step.job_name}: {job.problem}", err=True)
@@ -69,14 +73,12 @@ def list_(running: bool, dag_id: str | None, limit: int, stack: str | None, as_j
     )
 
 
-def _look(step: StepRun) -> _Job:
+def _look(live: LiveJobs, step: StepRun) -> _Job:
     """Return a job with its state now."""
-    from airflow_stepops.jobs.live import live_status
-
     if step.ended or step.entry is None:
         return _Job(step, step.state)
     try:
-        status = live_status(step.entry)
+        status = live.status(step.entry)
     except StepopsError as error:
         return _Job(step, step.state, f"{step.where} cannot be asked: {error}")
     return _Job(step, status.state.value if status else step.state)

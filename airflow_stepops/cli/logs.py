@@ -31,7 +31,7 @@ def logs(
     stack: str | None,
 ) -> None:
     """Print a log."""
-    from airflow_stepops.jobs.live import live_status, service_of
+    from airflow_stepops.jobs.live import LiveJobs
     from airflow_stepops.jobs.logs import log_lines
 
     step = _attempt(client().get_run(dag_id, run_id, stack).step(task_id, map_index), try_number)
@@ -41,13 +41,14 @@ def logs(
         raise RunNotFoundError(
             f"attempt {step.try_number} of step {step.label!r} ended before it had a job: {step.entry.end_reason}"
         )
+    live = LiveJobs()
     job_id = step.job_id
     if not job_id:
-        status = live_status(step.entry)
+        status = live.status(step.entry)
         if status is None:
             raise RunNotFoundError(f"job {step.job_name} has not been submitted yet: try again when it is.")
         job_id = status.id
-    for line in log_lines(service_of(step.entry), job_id, follow=follow):
+    for line in log_lines(live.service(step.entry), job_id, follow=follow):
         click.echo(line)
 
 

@@ -10,7 +10,7 @@ from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import EndKind, StepopsError
 from airflow_stepops.jobs.launch import stop
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
-from airflow_stepops.jobs.live import live_status, service_of
+from airflow_stepops.jobs.live import LiveJobs
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobState
@@ -50,14 +50,15 @@ def cancel_jobs(store: ArtifactStore, steps: Sequence[StepRun]) -> Iterator[Canc
             if attempt.entry is not None and attempt.job_name and attempt.job_name not in jobs:
                 jobs[attempt.job_name] = attempt, attempt.entry
     unfinished = [(step, entry) for step, entry in jobs.values() if not step.ended]
+    live = LiveJobs()
     with ThreadPoolExecutor(_AT_ONCE, "stepops-cancel") as threads:
-        for done in as_completed([threads.submit(_cancel, store, step, entry) for step, entry in unfinished]):
+        for done in as_completed([threads.submit(_cancel, store, live, *job) for job in unfinished]):
             yield done.result()
 
 
-def _cancel(store: ArtifactStore, step: StepRun, entry: LedgerEntry) -> Cancelled:
+def _cancel(store: ArtifactStore, live: LiveJobs, step: StepRun, entry: LedgerEntry) -> Cancelled:
     try:
-        status = patiently(live_status)(entry)
+        status = patiently(live.status)(entry)
         if status is None:
             return Cancelled(step, "has not been submitted yet: cancel again when it is", failed=True)
         if status.state.ended:
@@ -65,7 +66,7 @@ def _cancel(store: ArtifactStore, step: StepRun, entry: LedgerEntry) -> Cancelle
         ledger = Ledger(store, entry.attempt)
         if not ledger.claim(CANCEL):
             return Cancelled(step, "a later attempt goes on with it: cancel again to stop that", failed=True)
-        status = stop(service_of(entry), status.id)
+        status = stop(live.service(entry), status.id)
         current = ledger.read()
         # Airflow, if it waits for the job, notes the end too and knows more of it.
         if status.state is JobState.STOPPED and current is not None and not current.ended_at:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
+import threading
 
 from airflow_stepops.errors import JobNotFoundError
 from airflow_stepops.jobs.ledger import LedgerEntry
@@ -12,30 +12,36 @@ from airflow_stepops.stacks.components import StepOperatorComponent
 from airflow_stepops.stacks.flavors import component_from_document
 
 
-def service_of(entry: LedgerEntry) -> JobService:
-    """Connect to the service that a job was given to; one connection for all jobs of a step operator.
+class LiveJobs:
+    """Asks services how jobs are, over one connection for each step operator. Several threads may use it."""
 
-    :raises StackError: when this installation does not know the flavor.
-    """
-    return _connect(json.dumps(entry.component, sort_keys=True))
+    def __init__(self) -> None:
+        self._services: dict[str, JobService] = {}
+        self._connecting = threading.Lock()
 
+    def service(self, entry: LedgerEntry) -> JobService:
+        """Connect to the service that a job was given to.
 
-def live_status(entry: LedgerEntry) -> JobStatus | None:
-    """Return what the service says of a job; ``None`` when it has not been given the job yet.
+        :raises StackError: when this installation does not know the flavor.
+        """
+        key = json.dumps(entry.component, sort_keys=True)
+        with self._connecting:
+            if key not in self._services:
+                self._services[key] = component_from_document(StepOperatorComponent, entry.component).connect()
+            return self._services[key]
 
-    A job that the service no longer knows has ended without a result.
+    def status(self, entry: LedgerEntry) -> JobStatus | None:
+        """Return what the service says of a job; ``None`` when it has not been given the job yet.
 
-    :raises TransientServiceError: when the service cannot be reached.
-    """
-    service = service_of(entry)
-    if not entry.job_id:
-        return service.find(entry.job_name)
-    try:
-        return service.describe(entry.job_id)
-    except JobNotFoundError as error:
-        return JobStatus(entry.job_id, JobState.FAILED, reason=str(error))
+        A job that the service no longer knows has ended without a result.
 
-
-@functools.lru_cache(maxsize=64)
-def _connect(component: str) -> JobService:
-    return component_from_document(StepOperatorComponent, json.loads(component)).connect()
+        :raises TransientServiceError: when the service cannot be reached.
+        :raises StackError: when this installation does not know the flavor.
+        """
+        service = self.service(entry)
+        if not entry.job_id:
+            return service.find(entry.job_name)
+        try:
+            return service.describe(entry.job_id)
+        except JobNotFoundError as error:
+            return JobStatus(entry.job_id, JobState.FAILED, reason=str(error))

@@ -7,15 +7,19 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.client import ArtifactReference, Client, Run
 from airflow_stepops.errors import IntegrityError, RunNotFoundError, StackError
+from airflow_stepops.jobs.archive import RunArchive
 from airflow_stepops.jobs.attempt import attempt_directory
 from airflow_stepops.jobs.ledger import Ledger
 from airflow_stepops.runtime.spec import Attempt, JobSpec, StepSource
@@ -221,9 +225,11 @@ def test_in_an_empty_store_there_is_nothing(tmp_path: Path, monkeypatch: pytest.
         Client().get_run("past", "manual__1")
 
 
-def begin(store: ArtifactStore, dag_id: str, run_id: str, task_id: str = "train", try_number: int = 1) -> Attempt:
+def begin(
+    store: ArtifactStore, dag_id: str, run_id: str, task_id: str = "train", try_number: int = 1, map_index: int = -1
+) -> Attempt:
     """Write the spec of an attempt, as the worker does."""
-    attempt = Attempt(dag_id, run_id, task_id, -1, try_number)
+    attempt = Attempt(dag_id, run_id, task_id, map_index, try_number)
     source = StepSource("dag.py", "dag", task_id, "0" * 64)
     spec = JobSpec(attempt, source, store.root, attempt_directory(store.root, attempt))
     store.put(spec.uri, spec.to_json())
@@ -241,6 +247,22 @@ def test_the_latest_runs_come_first_and_can_be_limited(tmp_path: Path, monkeypat
     assert [(run.dag_id, run.run_id) for run in Client().runs()] == names[::-1]
     assert [run.run_id for run in Client().runs("a", limit=2)] == ["b", "m" * 200]
     assert Client().get_run("b", "scheduled__2020/01").dag_id == "b"
+
+
+names = st.text(min_size=1, max_size=80)
+
+
+@given(names, names, names, st.integers(-1, 10**6), st.integers(1, 10**6))
+def test_ids_of_any_text_come_back(dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = ArtifactStore(Path(folder).as_uri())
+        attempt = begin(store, dag_id, run_id, task_id, try_number, map_index)
+        begin(store, f"{dag_id}-", run_id)
+        begin(store, dag_id, f"{run_id}-")
+        run = RunArchive(store).run(dag_id, run_id)
+        assert [step.attempt for step in run.steps] == [attempt]
+        assert run.problems == ()
+        assert sorted(run.run_id for run in RunArchive(store).runs(dag_id)) == sorted([run_id, f"{run_id}-"])
 
 
 def test_a_worker_that_left_nothing_is_unknown_and_its_run_may_go_on(
