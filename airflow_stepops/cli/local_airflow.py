@@ -47,13 +47,18 @@ def local_airflow(bundle: Path) -> Iterator[Path]:
         shutil.copyfile(_empty_database(runs), folder / "airflow.db")
         yield folder
     finally:
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != "log":
-                path.unlink()
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a run has left in its folder, but for its log."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != "log":
+            path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _empty_database(runs: Path) -> Path:

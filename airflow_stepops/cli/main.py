@@ -18,6 +18,7 @@ from airflow_stepops.errors import ConfigurationError, StepopsError, did_you_mea
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "build": ("airflow_stepops.cli.build:build", "Build and push the images of DAG files."),
     "run": ("airflow_stepops.cli.run:run", "Run a DAG file once, on this machine."),
+    "prune": ("airflow_stepops.cli.prune:prune", "Delete old runs, orphaned artifacts and unused caches."),
     "stack": ("airflow_stepops.cli.stack:stack", "Register, choose and look at stacks."),
     "artifact-store": ("airflow_stepops.cli.components:artifact_store", "Register artifact stores."),
     "container-registry": ("airflow_stepops.cli.components:container_registry", "Register container registries."),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import click
 
 from airflow_stepops.cli import place
 from airflow_stepops.cli.dag_files import bundle_of, choose_dag, read_dags
-from airflow_stepops.cli.local_airflow import local_airflow, output_into
+from airflow_stepops.cli.local_airflow import local_airflow, output_into, tidy
+from airflow_stepops.cli.main import INTERRUPTED
 from airflow_stepops.errors import ConfigurationError, RunNotFoundError, did_you_mean
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def run(file: Path, stack: str | None, params: Sequence[str], dag_id: str | None
             dag = choose_dag(read_dags(file), dag_id, file)
             _check_params(dag, given)
             os.write(screen, f"Run of {dag.dag_id}; its log: {folder / 'log'}\n".encode())
-            with _progress(screen):
+            with _progress(dag.dag_id, folder, screen):
                 ended = dag.test(run_conf=given)
         told = _tell(dag.dag_id, ended.run_id)
         succeeded = str(ended.state) == "success"
@@ -92,13 +94,15 @@ def _check_params(dag: DAG, given: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _progress(screen: int) -> Iterator[None]:
-    """Print each change of a task's state."""
-    started, over = time.monotonic(), threading.Event()
+def _progress(dag_id: str, folder: Path, screen: int) -> Iterator[None]:
+    """Print each change of a task's state, and stop the run's jobs on Ctrl-C, which Airflow takes for a failed task."""
+    started, over, interrupted = time.monotonic(), threading.Event(), threading.Event()
     seen: dict[str, str | None] = {}
 
     def look() -> None:
-        for task, state in _task_states():
+        for instance in _task_instances():
+            task, state = instance.task_id, instance.state
+            task = task if instance.map_index < 0 else f"{task}[{instance.map_index}]"
             if state not in _SILENT and seen.get(task) != state:
                 os.write(screen, f"  {time.monotonic() - started:6.1f} s  {task:24} {state}\n".encode())
             seen[task] = state
@@ -106,8 +110,19 @@ def _progress(screen: int) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(_LOOK_SECONDS):
             look()
+            if interrupted.is_set():
+                os.write(screen, b"\nStopping the jobs of this run; Ctrl-C again leaves them running.\n")
+                for line in _stop_jobs(dag_id):
+                    os.write(screen, f"  {line}\n".encode())
+                tidy(folder)
+                os._exit(INTERRUPTED)
+
+    def interrupt(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        interrupted.set()  # whatever the main thread is at may hold locks
 
     watcher = threading.Thread(target=watch, name="stepops-progress", daemon=True)
+    signal.signal(signal.SIGINT, interrupt)
     watcher.start()
     try:
         yield
@@ -117,14 +132,26 @@ def _progress(screen: int) -> Iterator[None]:
         look()
 
 
-def _task_states() -> list[tuple[str, str | None]]:
-    """Return the state of each task instance of the only run in the database."""
+def _stop_jobs(dag_id: str) -> Iterator[str]:
+    from airflow_stepops.client import Client
+    from airflow_stepops.jobs.cancel import cancel_jobs
+
+    client = Client()
+    for run_id in {instance.run_id for instance in _task_instances()}:
+        with suppress(RunNotFoundError):  # no step has begun
+            run = client.get_run(dag_id, run_id)
+            for job in cancel_jobs(client.active_stack.artifact_store.open(), run.steps):
+                yield f"{job.step.label}: job {job.step.job_name} {job.said}"
+
+
+def _task_instances() -> list[Any]:
+    """Return run, task, map index and state of each task instance of the only run in the database."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        rows = session.query(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state)
-        return [(task if index < 0 else f"{task}[{index}]", state) for task, index, state in rows.all()]
+        columns = (TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state)
+        return session.query(*columns).all()
 
 
 def _end_of(log: Path) -> str:

@@ -66,6 +66,7 @@ def _unpacked(repository: ImageRepository, layer: Descriptor, diff_id: str, name
         with FileLock(f"{place}.lock"):
             if not place.is_dir():
                 _unpack(repository, layer, name, place)
+    os.utime(place)  # it is in use
     return place / folder(name)
 
 

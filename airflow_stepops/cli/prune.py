@@ -1,0 +1,71 @@
+"""``stepops prune``: delete what nobody needs any more."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from airflow_stepops import settings
+from airflow_stepops.cli import place
+from airflow_stepops.cli.output import json_option, print_json, print_table
+from airflow_stepops.options import duration_seconds
+
+#: Outputs are saved within hours, even large ones, and a result follows at once.
+_DAY = 24 * 3600
+
+
+@click.command("prune", help="Show old runs, orphaned artifacts and unused caches; --yes deletes them.")
+@click.option("--older-than", default="30d", show_default=True, help="Of runs and caches; at least 1d.")
+@click.option("--stack", help="Whose artifact store to look into; default: the active one.")
+@click.option("--yes", is_flag=True, help="Delete what is shown.")
+@json_option
+def prune(older_than: str, stack: str | None, yes: bool, as_json: bool) -> None:
+    """Delete, or show what would be deleted."""
+    from airflow_stepops.jobs.pruning import delete, find_waste
+
+    seconds = duration_seconds(older_than, "--older-than")
+    if seconds < _DAY:
+        raise click.BadParameter(f"{older_than!r}: give at least 1d.", param_hint="--older-than")
+    now = time.time()
+    store = place.to_read().stack(stack).artifact_store.open()
+    waste = find_waste(store, runs_before=now - seconds, orphans_before=now - _DAY)
+    unused = list(_unused(now - seconds))
+    rows: list[dict[str, Any]] = [
+        *(
+            {"what": "run", "place": run.uri, "objects": len(run.objects), "written": run.written_at}
+            for run in waste.runs
+        ),
+        *({"what": "orphaned artifact", "place": uri, "objects": 1} for uri in waste.orphans),
+        *({"what": what, "place": str(path), "written": path.stat().st_mtime} for what, path in unused),
+    ]
+    if yes:
+        delete(store, [uri for run in waste.runs for uri in run.objects])
+        delete(store, waste.orphans)
+        for _, path in unused:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if as_json:
+        print_json({"deleted": yes, "found": rows})
+        return
+    print_table(
+        ("WHAT", "LAST WRITTEN", "OBJECTS", "WHERE"),
+        [(row["what"], _day(row.get("written")), row.get("objects"), row["place"]) for row in rows],
+    )
+    click.echo(("Deleted." if yes else "Nothing is deleted without --yes.") if rows else "There is nothing to delete.")
+
+
+def _unused(before: float) -> Iterator[tuple[str, Path]]:
+    """Yield what this machine keeps and has not used since."""
+    home = settings.home()
+    for what, folder in (("unpacked layer", "cache/layers"), ("packed layer", "cache/packed"), ("log", "local-runs")):
+        for path in sorted((home / folder).glob("*")):
+            if path.stat().st_mtime < before:
+                yield what, path
+
+
+def _day(seconds: float | None) -> str:
+    return "" if seconds is None else time.strftime("%Y-%m-%d", time.localtime(seconds))
