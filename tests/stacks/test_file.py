@@ -78,7 +78,7 @@ stacks: {local: {artifact_store: local, container_registry: local}}
     assert stack.artifact_store.root() == "file:///elsewhere"
     assert stack.step_operators == ()
     with pytest.raises(StackError, match="has no step operator: add one"):
-        stack.step_operator
+        stack.step_operator  # noqa: B018
 
 
 def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(write: Write) -> None:
