@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -61,11 +65,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def console(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Console:
-    """Run a program of this environment in the folder, as a person without any Airflow would."""
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables of a person without any Airflow."""
     home = tmp_path_factory.mktemp("home")
-    environment = {name: text for name, text in os.environ.items() if not name.startswith(("AIRFLOW", "STEPOPS_"))}
-    environment |= {"HOME": str(home), "AIRFLOW_HOME": str(home / "airflow"), "NO_COLOR": "1"}
+    variables = {name: text for name, text in os.environ.items() if not name.startswith(("AIRFLOW", "STEPOPS_"))}
+    return variables | {"HOME": str(home), "AIRFLOW_HOME": str(home / "airflow"), "NO_COLOR": "1"}
+
+
+@pytest.fixture(scope="module")
+def console(folder: Path, environment: dict[str, str]) -> Console:
+    """Run a program of this environment in the folder."""
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         program, *arguments = command[0].split() if len(command) == 1 else command
@@ -123,6 +132,24 @@ def test_a_run_that_fails_says_why_and_exits_with_1(set_up: Console) -> None:
     assert done.returncode == 1
     assert "ValueError: too many" in done.stdout
     assert "too many" in done.stdout.split("Traceback of total:")[1]
+
+
+def test_a_run_that_is_interrupted_stops_its_jobs(set_up: Console, folder: Path, environment: dict[str, str]) -> None:
+    endless = PIPELINE.replace("if sum(numbers) > 100:", "while True:\n        continue\n    if False:")
+    (folder / "slow.py").write_text(endless.replace("def squares(", "def slow("))
+    command = [sys_program("stepops"), "run", "slow.py", "--param", "size=1"]
+    run = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(60, run.kill)
+    watchdog.start()
+    while run.poll() is None and not list(folder.glob("values/runs/slow/*/total/-1/attempt-1/job.json")):
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(0.2)
+    run.send_signal(signal.SIGINT)
+    printed, _ = run.communicate()
+    watchdog.cancel()
+    assert run.returncode == 130
+    assert re.search(r"^  total: job slow-total-\S+ stopped$", printed, re.MULTILINE), printed
+    (folder / "slow.py").unlink()
 
 
 @pytest.mark.parametrize(

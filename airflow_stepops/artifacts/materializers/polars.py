@@ -43,7 +43,10 @@ class PolarsMaterializer(Materializer):
         """Read Parquet."""
         import polars as pl
 
-        frame = pl.read_parquet(file.name, hive_partitioning=False, glob=False, memory_map=False)
+        try:
+            frame = pl.read_parquet(file.name, hive_partitioning=False, glob=False, memory_map=False)
+        except pl.exceptions.PanicException as error:  # how Polars meets some broken files; not an Exception
+            raise ValueError(str(error)) from error
         return frame.to_series().alias(metadata["series"]) if "series" in metadata else frame
 
 
