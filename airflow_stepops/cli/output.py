@@ -34,4 +34,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     terminal = sys.stdout.isatty()
-    Console(width=None if terminal else _UNLIMITED, soft_wrap=not terminal, markup=False, highlight=False).print(table)
+    console = Console(width=None if terminal else _UNLIMITED, soft_wrap=not terminal, markup=False, highlight=False)
+    with console.capture() as printed:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))

@@ -97,7 +97,7 @@ def commands(text: str) -> Iterator[Command]:
         yield command
 
 
-@pytest.mark.parametrize("page", ["tutorial.md", "runs-and-jobs.md"])
+@pytest.mark.parametrize("page", ["tutorial.md", "command-line.md", "runs-and-jobs.md"])
 def test_every_file_and_command_of_a_page_does_what_it_says(tmp_path: Path, page: str) -> None:
     shell = Shell(tmp_path)
     ran = 0
