@@ -16,7 +16,7 @@ from airflow_stepops.runtime.call import failure, leave_result, run_step
 from airflow_stepops.runtime.load import load_function
 from airflow_stepops.runtime.result import FAILED, STOPPED, SUCCEEDED, JobResult, StepError
 from airflow_stepops.runtime.secrets import resolve
-from airflow_stepops.runtime.spec import SPEC_VARIABLE, JobSpec
+from airflow_stepops.runtime.spec import SPEC_VARIABLE, JobSpec, spec_uri
 from airflow_stepops.runtime.stopping import StepStopped, Stopping
 
 _EXIT_CODES = {SUCCEEDED: 0, FAILED: 1, STOPPED: 143}
@@ -28,7 +28,7 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-    uri = os.environ.get(SPEC_VARIABLE)
+    uri = spec_uri(os.environ)
     if not uri:
         return _refuse(
             f"{SPEC_VARIABLE} is not set: this command is run by a step operator, with the URI of a job spec."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import reprlib
 from collections.abc import Callable, Mapping
@@ -121,6 +122,24 @@ class JobSpec:
         attempt = build(Attempt, document.pop("attempt", None), "job spec: attempt")
         step = build(StepSource, document.pop("step", None), "job spec: step")
         return build(cls, {**document, "attempt": attempt, "step": step}, "job spec")
+
+
+def spec_variables(uri: str, longest: int) -> dict[str, str]:
+    """Return the variables that tell a job the URI of its spec: pieces of it where a service has short variables.
+
+    :param longest: characters that the value of a variable may have.
+    """
+    pieces = [uri[start : start + longest] for start in range(0, len(uri), longest)]
+    return {_piece_name(number): piece for number, piece in enumerate(pieces)}
+
+
+def spec_uri(variables: Mapping[str, str]) -> str:
+    """Undo :func:`spec_variables`; ``""`` when there are none."""
+    return "".join(itertools.takewhile(bool, (variables.get(_piece_name(number), "") for number in itertools.count())))
+
+
+def _piece_name(number: int) -> str:
+    return f"{SPEC_VARIABLE}_{number + 1}" if number else SPEC_VARIABLE
 
 
 def encode_value(value: Any, replace: Callable[[Any], ArtifactReference] | None = None) -> Any:

@@ -40,6 +40,8 @@ def model_error(error: ValidationError, prefix: str, model: type[BaseModel]) -> 
     if first["type"] == "missing":
         return StackError(f"{path}: this setting is required.")
     message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # of settings that do not go together
+        return StackError(f"{prefix.rstrip('.: ')}: {message}.")
     return StackError(f"{path}: {reprlib.repr(first['input'])} is not allowed: {message[0].lower()}{message[1:]}.")
 
 

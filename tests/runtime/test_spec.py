@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.errors import SpecError
-from airflow_stepops.runtime.spec import Attempt, JobSpec, StepSource, decode_value, encode_value
+from airflow_stepops.runtime.spec import (
+    Attempt,
+    JobSpec,
+    StepSource,
+    decode_value,
+    encode_value,
+    spec_uri,
+    spec_variables,
+)
 
 SPEC = JobSpec(
     attempt=Attempt("churn", "manual__1", "train", -1, 1),
@@ -211,3 +219,11 @@ def test_an_error_does_not_repeat_a_large_value() -> None:
     with pytest.raises(SpecError) as refused:
         JobSpec.from_json(json.dumps(document).encode())
     assert len(str(refused.value)) < 200
+
+
+@given(st.text(min_size=1, max_size=40), st.integers(1, 12))
+def test_a_uri_longer_than_a_variable_may_be_comes_in_pieces(uri: str, longest: int) -> None:
+    variables = spec_variables(uri, longest)
+    assert all(len(piece) <= longest for piece in variables.values())
+    assert spec_uri({"OTHER": "x", **variables}) == uri
+    assert next(iter(variables)) == "STEPOPS_SPEC"
