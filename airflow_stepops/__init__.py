@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_stepops.runtime.cluster import cluster
     from airflow_stepops.runtime.metadata import log_metadata
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "log_metadata"]
+__all__ = ["__version__", "cluster", "log_metadata"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from airflow_stepops.runtime.metadata import log_metadata
 
         return log_metadata
+    if name == "cluster":
+        from airflow_stepops.runtime.cluster import cluster
+
+        return cluster
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,20 +16,22 @@ from airflow_stepops.errors import ConfigurationError, StepopsError, did_you_mea
 
 #: Command → the module and name of its object, and one line of help. Airflow's own command line shows them too.
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "build": ("airflow_stepops.cli.build:build", "Build and push the images of DAG files."),
+    "init": ("airflow_stepops.cli.init:init", "Make a project with a pipeline, a stack file and tests."),
     "run": ("airflow_stepops.cli.run:run", "Run a DAG file once, on this machine."),
-    "prune": ("airflow_stepops.cli.prune:prune", "Delete old runs, orphaned artifacts and unused caches."),
+    "build": ("airflow_stepops.cli.build:build", "Build and push the images of DAG files."),
     "stack": ("airflow_stepops.cli.stack:stack", "Register, choose and look at stacks."),
     "artifact-store": ("airflow_stepops.cli.components:artifact_store", "Register artifact stores."),
     "container-registry": ("airflow_stepops.cli.components:container_registry", "Register container registries."),
     "image-builder": ("airflow_stepops.cli.components:image_builder", "Register image builders."),
     "step-operator": ("airflow_stepops.cli.components:step_operator", "Register step operators."),
     "flavor": ("airflow_stepops.cli.flavor:flavor", "Show the flavors of components and their settings."),
+    "doctor": ("airflow_stepops.cli.doctor:doctor", "Try each part of a stack for real."),
     "runs": ("airflow_stepops.cli.runs:runs", "Look at runs: their steps, where each ran, what it left."),
     "jobs": ("airflow_stepops.cli.jobs:jobs", "Look at the jobs of runs."),
     "logs": ("airflow_stepops.cli.logs:logs", "Print the log of a step's job."),
     "cancel": ("airflow_stepops.cli.cancel:cancel", "Stop the jobs of a run, or of one of its steps."),
     "artifacts": ("airflow_stepops.cli.artifacts:artifacts", "Look at what steps have left."),
+    "prune": ("airflow_stepops.cli.prune:prune", "Delete old runs, orphaned artifacts and unused caches."),
 }
 
 #: Wrong input; a failure of something else; interrupted.

@@ -14,6 +14,7 @@ from airflow_stepops.artifacts.materializers.json import JsonMaterializer
 from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import StepopsError
+from airflow_stepops.runtime.cluster import cluster
 from airflow_stepops.runtime.metadata import collected_metadata
 from airflow_stepops.runtime.outputs import split_outputs
 from airflow_stepops.runtime.result import FAILED, STOPPED, SUCCEEDED, JobResult, StepError
@@ -43,7 +44,7 @@ def run_step(function: Callable[..., Any], spec: JobSpec, store: ArtifactStore, 
             started_at = time.time()
             returned = function(*args, **kwargs)
             ended_at = time.time()
-            outputs, inline = _save_outputs(returned, spec, store)
+            outputs, inline = _save_outputs(returned, spec, store) if cluster().rank == 0 else ({}, {})
         except BaseException as error:  # a step may also end with sys.exit()
             result = failure(error, spec, metadata, started_at)
             leave_result(result, spec, store)
@@ -68,7 +69,9 @@ def failure(error: BaseException, spec: JobSpec, metadata: dict[str, Any], start
 
 
 def leave_result(result: JobResult, spec: JobSpec, store: ArtifactStore) -> None:
-    """Write the result, even if the end of the job is asked for in the middle."""
+    """Write the result, even if the end of the job is asked for in the middle. Of several machines the first does."""
+    if cluster().rank != 0:
+        return
     data = result.to_json()
     try:
         store.put(spec.result_uri, data)

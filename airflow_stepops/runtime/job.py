@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from airflow_stepops.artifacts.store import ArtifactStore, register_opener
 from airflow_stepops.errors import ArtifactError, SpecError, StepopsError
 from airflow_stepops.runtime.call import failure, leave_result, run_step
+from airflow_stepops.runtime.cluster import cluster
 from airflow_stepops.runtime.load import load_function
 from airflow_stepops.runtime.result import FAILED, STOPPED, SUCCEEDED, JobResult, StepError
 from airflow_stepops.runtime.secrets import resolve
@@ -56,6 +57,9 @@ def _read_spec(uri: str) -> tuple[JobSpec, ArtifactStore]:
 
 def _run(spec: JobSpec, store: ArtifactStore) -> int:
     begun_at = time.time()
+    machines = cluster()
+    if machines.size > 1:
+        os.environ.update(machines.variables())
     os.environ.update(spec.environment)
     try:
         os.environ.update(resolve(spec.secrets))

@@ -1,0 +1,49 @@
+"""The machines of a job that runs on several at once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+#: What SageMaker tells each machine ("Amazon SageMaker training toolkit: resourceconfig.json").
+_SAGEMAKER = (Path("/opt/ml/input/config/resourceconfig.json"), Path("/opt/ml/config/resourceconfig.json"))
+_PORT = 29500
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The machines of the job, and which of them this is.
+
+    :param rank: number of this machine, from 0. The step's outputs are those of machine 0; what the others return is
+        dropped.
+    :param hosts: names by which the machines reach each other, in the order of their ranks.
+    """
+
+    rank: int
+    hosts: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """How many machines there are."""
+        return len(self.hosts)
+
+    def variables(self) -> dict[str, str]:
+        """Return what ``torch.distributed`` reads with ``init_method="env://"``, for one process on each machine."""
+        return {
+            "MASTER_ADDR": self.hosts[0],
+            "MASTER_PORT": str(_PORT),
+            "WORLD_SIZE": str(self.size),
+            "RANK": str(self.rank),
+            "LOCAL_RANK": "0",
+        }
+
+
+def cluster() -> Cluster:
+    """Return the machines of this job: one, unless the step operator was told to take several."""
+    for path in _SAGEMAKER:
+        if path.is_file():
+            told = json.loads(path.read_bytes())
+            hosts = sorted(told["hosts"], key=lambda host: (len(host), host))  # algo-2 before algo-10
+            return Cluster(hosts.index(told["current_host"]), tuple(hosts))
+    return Cluster(0, ("localhost",))
