@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from airflow_stepops.cli import place
+from airflow_stepops.cli.local_airflow import output_into
 from airflow_stepops.cli.output import json_option, print_json, print_table
 from airflow_stepops.errors import ArtifactExistsError, ConfigurationError, StepopsError
 
@@ -47,7 +48,8 @@ def doctor(stack: str | None, as_json: bool) -> int:
     """Check a stack."""
     # A command line that is no task finds connections in the metadata database only when it says that it may.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    checks = list(_checks(stack))
+    with output_into(Path(os.devnull)):  # Airflow logs on standard output
+        checks = list(_checks(stack))
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
