@@ -1,0 +1,1 @@
+"""Amazon: artifacts in S3, images in ECR, jobs on SageMaker."""

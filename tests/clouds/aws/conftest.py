@@ -1,0 +1,60 @@
+"""An emulated AWS that is reached through Airflow connections alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.clouds.aws.emulated import ACCESS_KEY, REGION, SECRET_KEY, EmulatedAws, emulated_aws
+
+Connect = Callable[..., str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No keys, profiles and settings but those of a test; no service that gives a machine its role."""
+    nowhere = tmp_path_factory.mktemp("aws") / "none"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]:
+            patch.delenv(name)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", str(nowhere))
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))
+        yield
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[EmulatedAws]:
+    """The emulated AWS, the same one for all tests."""
+    with emulated_aws() as running:
+        yield running
+
+
+@pytest.fixture
+def connect(aws: EmulatedAws, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Add an Airflow connection to the emulated AWS: ``connect(login=…, password=…, **extra)`` returns its id."""
+
+    def add(login: str | None = ACCESS_KEY, password: str | None = SECRET_KEY, **extra: Any) -> str:
+        name = f"aws_{uuid.uuid4().hex}"
+        places = {"endpoint_url": aws.url, "service_config": {"sts": {"endpoint_url": aws.url}}}
+        connection = {
+            "conn_type": "aws",
+            "login": login,
+            "password": password,
+            "extra": {"region_name": REGION, **places, **extra},
+        }
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(connection))
+        return name
+
+    return add
+
+
+@pytest.fixture
+def connection(connect: Connect) -> str:
+    """Id of an Airflow connection to the emulated AWS."""
+    return connect()
