@@ -29,7 +29,10 @@ KINDS: dict[str, type[Component]] = {
 }
 
 _BUILT_IN = {
-    "artifact_stores": {"local": "airflow_stepops.clouds.local.artifact_store:LocalArtifactStore"},
+    "artifact_stores": {
+        "local": "airflow_stepops.clouds.local.artifact_store:LocalArtifactStore",
+        "s3": "airflow_stepops.clouds.aws.artifact_store:S3ArtifactStore",
+    },
     "container_registries": {
         "local": "airflow_stepops.clouds.local.container_registry:LocalContainerRegistry",
         "generic": "airflow_stepops.clouds.generic.container_registry:GenericContainerRegistry",
