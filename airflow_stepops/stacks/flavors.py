@@ -36,6 +36,7 @@ _BUILT_IN = {
     "container_registries": {
         "local": "airflow_stepops.clouds.local.container_registry:LocalContainerRegistry",
         "generic": "airflow_stepops.clouds.generic.container_registry:GenericContainerRegistry",
+        "ecr": "airflow_stepops.clouds.aws.container_registry:EcrContainerRegistry",
     },
     "image_builders": {
         "oci": "airflow_stepops.clouds.local.image_builder:OciImageBuilder",

@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,15 +53,21 @@ class Seen:
     size: int
 
 
+#: Decides on a request by method, path and headers: status, headers and body of an answer, ``None`` to let it through.
+Gate = Callable[[str, str, Mapping[str, str]], tuple[int, dict[str, str], bytes] | None]
+
+
 class FaultyProxy:
     """Forwards to a registry, with faults.
 
     :param host: of the proxy, to be used as the registry.
+    :param gate: asked about each request that no fault answers.
     """
 
-    def __init__(self, registry: str, host: str) -> None:
+    def __init__(self, registry: str, host: str, gate: Gate | None = None) -> None:
         self.registry = registry
         self.host = host
+        self.gate = gate
         self.seen: list[Seen] = []
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
@@ -118,6 +124,11 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and kind == "status":
             self._read(length)
             self._answer(fault.status, fault.headers)
+            return
+        decided = self.proxy.gate(self.command, self.path, self.headers) if self.proxy.gate is not None else None
+        if decided is not None:
+            self._read(length)
+            self._answer(*decided)
             return
         upstream = http.client.HTTPConnection(self.proxy.registry, timeout=30)
         try:
@@ -179,24 +190,26 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(body)
 
-    def _answer(self, status: int, headers: dict[str, str]) -> None:
+    def _answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent."""
 
 
 @contextmanager
-def faulty_proxy(registry: str) -> Iterator[FaultyProxy]:
+def faulty_proxy(registry: str, gate: Gate | None = None) -> Iterator[FaultyProxy]:
     """Run a proxy in front of a registry (``host:port``)."""
     handler = type("Handler", (_Handler,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    proxy = FaultyProxy(registry, f"127.0.0.1:{server.server_address[1]}")
+    proxy = FaultyProxy(registry, f"127.0.0.1:{server.server_address[1]}", gate)
     handler.proxy = proxy
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

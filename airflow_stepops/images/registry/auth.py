@@ -12,6 +12,7 @@ import base64
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
@@ -21,6 +22,19 @@ from airflow_stepops.errors import RegistryAuthError, RegistryError
 from airflow_stepops.images.registry.patience import Interrupted
 
 Credentials = Callable[[], tuple[str, str] | None]
+
+
+class RenewableCredentials(ABC):
+    """Credentials that are kept and grow old."""
+
+    @abstractmethod
+    def __call__(self) -> tuple[str, str] | None:
+        """Return name and password."""
+
+    @abstractmethod
+    def renew(self) -> None:
+        """Give others from now on: the registry did not take these."""
+
 
 #: Key in the extensions of a request for scopes beyond those of its repository.
 MORE_SCOPES = "stepops.scopes"
@@ -71,7 +85,7 @@ class RegistryAuth(httpx.Auth):
             request.headers["Authorization"] = used
         response = yield request
         # What a redirect led to may not name a place to send passwords to.
-        if response.status_code != 401 or not _same_origin(response.request.url, self._origin):
+        if not self._is_refusal(response) or not _same_origin(response.request.url, self._origin):
             return
         with self._lock:
             self._learn(response, used)
@@ -80,6 +94,11 @@ class RegistryAuth(httpx.Auth):
             request.headers["Authorization"] = again
             yield request
 
+    def _is_refusal(self, response: httpx.Response) -> bool:
+        # ECR says 403, without a challenge, to a login that has expired.
+        expires = self._challenge is None and isinstance(self._credentials, RenewableCredentials)
+        return response.status_code == 401 or (response.status_code == 403 and expires)
+
     def _learn(self, response: httpx.Response, used: str | None) -> None:
         """Take the registry's challenge, and forget what it did not accept."""
         for challenge in response.headers.get_list("www-authenticate"):
@@ -87,7 +106,10 @@ class RegistryAuth(httpx.Auth):
             if challenge.lower().startswith("bearer") and parameters.get("realm"):
                 self._challenge = _Challenge(parameters["realm"], parameters.get("service", ""))
         self._tokens = {scope: token for scope, token in self._tokens.items() if f"Bearer {token.text}" != used}
-        self._basic = None if self._basic == used else self._basic
+        if self._basic == used:
+            self._basic = None
+            if used and isinstance(self._credentials, RenewableCredentials):
+                self._credentials.renew()
 
     def _authorization(self, scopes: tuple[str, ...]) -> Generator[httpx.Request, httpx.Response, str | None]:
         with self._lock:

@@ -157,6 +157,8 @@ class RegistryClient(ImageRepository):
             if response.status_code == 400:
                 # Damaged on the way, or blobs that this registry does not see yet: another worker is just putting them.
                 failure = self._session.refused(response)
+                if "TAG_INVALID" in response.text:  # the tag names another image, and nobody may change that
+                    raise failure
             elif found != digest:
                 failure = DigestMismatchError(
                     f"{self.name}: manifest {reference} was sent as {digest} and arrived as {found}. Something on the "

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.clouds.aws.ecr_front import EcrFront
 from tests.clouds.aws.emulated import ACCESS_KEY, REGION, SECRET_KEY, EmulatedAws, emulated_aws
+from tests.images.faults import FaultyProxy, faulty_proxy
 
 Connect = Callable[..., str]
 
@@ -58,3 +60,10 @@ def connect(aws: EmulatedAws, monkeypatch: pytest.MonkeyPatch) -> Connect:
 def connection(connect: Connect) -> str:
     """Id of an Airflow connection to the emulated AWS."""
     return connect()
+
+
+@pytest.fixture
+def ecr(aws: EmulatedAws, registry: str) -> Iterator[FaultyProxy]:
+    """The registry that belongs to the emulated ECR, at ``ecr.host``; its requests are seen, and may be broken."""
+    with faulty_proxy(registry, EcrFront(aws, registry)) as front:
+        yield front
