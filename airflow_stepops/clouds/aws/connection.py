@@ -99,7 +99,14 @@ def account(connection: str | None = None, region: str | None = None) -> Account
     key = (os.getpid(), connection, region)
     found = _accounts.get(key)
     if found is None or not found.is_recent:
-        found = _accounts[key] = Account(connection, region)
+        try:
+            found = _accounts[key] = Account(connection, region)
+        except StackError:
+            raise
+        except Exception:
+            # An Airflow or a token service that is away for a moment costs nobody a session that still works.
+            if found is None:
+                raise
     return found
 
 

@@ -121,6 +121,23 @@ def test_a_changed_connection_is_noticed_when_its_keys_are_refused(
     assert aws.signed_with[-1][0] == "AKIACHANGED"
 
 
+def test_a_session_goes_on_while_the_token_service_is_away(
+    aws: EmulatedAws, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = connect(role_arn="arn:aws:iam::123456789012:role/steps")
+    client("ecr", connection).describe_registry()
+    signed = aws.signed_with[-1]
+    monkeypatch.setattr("airflow_stepops.clouds.aws.connection._KEPT_SECONDS", 0.0)
+    plan = aws.fail("AssumeRole", "AccessDenied", 403)
+    before = aws.count("AssumeRole")
+    client("ecr", connection).describe_registry()
+    plan.times = 0
+    assert aws.count("AssumeRole") > before
+    assert aws.signed_with[-1] == signed
+    client("ecr", connection).describe_registry()
+    assert aws.signed_with[-1] != signed
+
+
 REFUSALS = [
     ("AccessDeniedException", 400, EndKind.PERMISSION),
     ("UnrecognizedClientException", 400, EndKind.PERMISSION),
