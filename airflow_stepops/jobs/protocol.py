@@ -149,3 +149,7 @@ class JobService(ABC):
     @abstractmethod
     def console_url(self, job_id: str) -> str:
         """Return a link to the job for people, or ``""``."""
+
+    def logs_url(self, job_id: str) -> str:
+        """Return a link to the job's log for people, or ``""``."""
+        return ""

@@ -44,7 +44,7 @@ class Component(BaseModel, ABC):
             allowed = (key for key in type(self).model_fields if key != "name")
             raise unknown_key(f"{where}: name", "name", allowed, "setting")
         try:
-            return type(self)(**{**self.model_dump(), **settings})
+            return type(self)(**{**self.model_dump(exclude_unset=True), **settings})
         except ValidationError as error:
             raise model_error(error, f"{where}: ", type(self)) from None
 
@@ -75,6 +75,10 @@ class ArtifactStoreComponent(Component):
         """Return the non-secret variables that a job needs to open the store (endpoint, region)."""
         return {}
 
+    def console_url(self, uri: str) -> str:
+        """Return a link for people to a folder of the store, or ``""``."""
+        return ""
+
 
 class ContainerRegistryComponent(Component):
     """Where images are kept."""
@@ -82,6 +86,10 @@ class ContainerRegistryComponent(Component):
     @abstractmethod
     def open(self) -> ImageRepository:
         """Open the repository that holds the images of steps, with the credentials of the Airflow side."""
+
+    def console_url(self, reference: str) -> str:
+        """Return a link for people to an image, or ``""``."""
+        return ""
 
 
 class ImageBuilderComponent(Component):
