@@ -6,6 +6,9 @@ from typing import Any
 
 from airflow_stepops import __version__
 
+#: Classes of ``airflow_stepops.links.job``; naming them is lighter than importing them.
+_LINKS = ("JobLink", "JobLogsLink", "ImageLink", "ArtifactsLink")
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's description: decorators, links, connection type, configuration."""
@@ -16,7 +19,7 @@ def get_provider_info() -> dict[str, Any]:
         "versions": [__version__],
         "task-decorators": [{"name": "step", "class-name": "airflow_stepops.decorators.step.step"}],
         "cli": ["airflow_stepops.cli.airflow_commands.get_cli_commands"],
-        "extra-links": ["airflow_stepops.links.job.JobLink"],
+        "extra-links": [f"airflow_stepops.links.job.{link}" for link in _LINKS],
         "connection-types": [
             {
                 "connection-type": "container_registry",

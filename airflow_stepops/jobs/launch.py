@@ -28,6 +28,7 @@ class Launch:
     entry: LedgerEntry
     status: JobStatus
     submitted_at: float
+    logs_url: str
 
 
 class Launcher:
@@ -87,7 +88,7 @@ class Launcher:
             submitted_at=submitted_at,
         )
         ledger.record(entry)
-        return Launch(entry, status, submitted_at)
+        return Launch(entry, status, submitted_at, service.logs_url(status.id))
 
     def _job(
         self, ledger: Ledger, new: LedgerEntry, spec: JobSpec, request: JobRequest

@@ -136,7 +136,11 @@ class JobService(ABC):
 
     @abstractmethod
     def changed(self, since: float) -> Mapping[str, JobStatus]:
-        """Return the jobs of ours that changed since a Unix time (more is allowed, less is not), by id."""
+        """Return the jobs of ours that changed since a Unix time, by id.
+
+        More is allowed. Less is not, but for jobs that have not ended: a service whose lists do not tell pending from
+        running leaves those out.
+        """
 
     @abstractmethod
     def cancel(self, job_id: str) -> None:

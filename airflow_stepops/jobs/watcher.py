@@ -65,14 +65,19 @@ class _Watch:
         """Tell the waiter, as if it had spoken itself."""
         self.context.run(self.tell, line)
 
-    def deadline_passed(self, now: float) -> tuple[EndKind, str] | None:
-        """Return the kind of end and the reason when the job has run or waited too long."""
+    def deadline_passed(self, now: float, *, timeout_is_enforced: bool) -> tuple[EndKind, str] | None:
+        """Return the kind of end and the reason when the job has run or waited too long.
+
+        :param timeout_is_enforced: the service itself ends what runs too long; nobody ends what waits too long.
+        """
         job, status = self.job, self.status
         if status is None or status.state.ended:
             return None
         if status.state is JobState.PENDING:
             if job.pending_timeout is not None and now - job.submitted_at > job.pending_timeout:
                 return EndKind.CAPACITY, f"waited longer than pending_timeout={job.pending_timeout} s"
+        elif timeout_is_enforced:
+            return None
         elif job.timeout is not None and now - (status.started_at or job.submitted_at) > job.timeout:
             return EndKind.TIMEOUT, f"ran longer than timeout={job.timeout} s"
         return None
@@ -197,11 +202,20 @@ class Watcher:
 
     async def _enforce(self, service: JobService, watch: _Watch) -> None:
         """Stop a job that runs or waits longer than allowed, where the service does not do it."""
-        overdue = None if service.enforces_timeout or watch.overdue else watch.deadline_passed(time.time())
+        if watch.overdue:
+            return
+        if self._overdue(service, watch) is None:
+            return
+        # What is known may be old: a sweep need not tell that a job runs by now.
+        await self._describe(service, watch.job.job_id)
+        overdue = self._overdue(service, watch)
         if overdue is not None:
             watch.notify(f"job is stopped: it {overdue[1]}")
             await self._call(service, service.cancel, watch.job.job_id)
             watch.overdue = overdue
+
+    def _overdue(self, service: JobService, watch: _Watch) -> tuple[EndKind, str] | None:
+        return watch.deadline_passed(time.time(), timeout_is_enforced=service.enforces_timeout)
 
     def _tell_all(self, line: str) -> None:
         for watches in self._watches.values():

@@ -1,8 +1,8 @@
-"""The link from a step's task to its job."""
+"""The links from a step's task to its job, and to what belongs to the job. Visible while the job runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from airflow.sdk import BaseOperatorLink
 
@@ -14,16 +14,51 @@ if TYPE_CHECKING:
 JOB_KEY = "stepops"
 
 
-class JobLink(BaseOperatorLink):
-    """Opens the job in the console of its service. Visible while the job runs."""
+class _Link(BaseOperatorLink):
+    """A URL that the step has told.
 
-    name = "Job"
+    Airflow keeps a link under the name of its class, so each has its own.
+    """
+
+    #: Which of the told facts it is.
+    fact: ClassVar[str]
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the URL, or ``""`` when the step ran in the worker or the service has no page for jobs."""
+        """Return the URL, or ``""`` when the step ran in the worker or the service has no such page."""
         from airflow.sdk.execution_time.xcom import XCom
 
         if not getattr(operator, "step_operator", None):
             return ""
         job = XCom.get_value(ti_key=ti_key, key=JOB_KEY)
-        return str(job.get("console_url") or "") if isinstance(job, dict) else ""
+        return str(job.get(self.fact) or "") if isinstance(job, dict) else ""
+
+
+class JobLink(_Link):
+    """Opens the job in the console of its service."""
+
+    name = "Job"
+    fact = "console_url"
+
+
+class JobLogsLink(_Link):
+    """Opens the job's log in the console of its service."""
+
+    name = "Job logs"
+    fact = "logs_url"
+
+
+class ImageLink(_Link):
+    """Opens the job's image in the console of its registry."""
+
+    name = "Image"
+    fact = "image_url"
+
+
+class ArtifactsLink(_Link):
+    """Opens the folder of the attempt's artifacts in the console of their store."""
+
+    name = "Artifacts"
+    fact = "artifacts_url"
+
+
+LINKS = (JobLink(), JobLogsLink(), ImageLink(), ArtifactsLink())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk.bases.decorator import DecoratedOperator
 
 from airflow_stepops.errors import EndKind, JobFailedError, JobRefusedError, StepopsError
-from airflow_stepops.links.job import JobLink
+from airflow_stepops.links.job import LINKS
 from airflow_stepops.operators.arguments import check_json, from_context, plain
 from airflow_stepops.operators.image import step_image
 from airflow_stepops.operators.record import facts_of, tell, told
@@ -56,7 +56,7 @@ class StepTask(DecoratedOperator):
 
     custom_operator_name = "@step"
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, "environment")
-    operator_extra_links = (JobLink(),)
+    operator_extra_links = LINKS
     ui_color = "#d9eaf7"
 
     def __init__(
@@ -259,6 +259,9 @@ class StepTask(DecoratedOperator):
             job_id=entry.job_id,
             job_name=entry.job_name,
             console_url=entry.console_url,
+            logs_url=launch.logs_url,
+            image_url=stack.container_registry.console_url(built.reference),
+            artifacts_url=stack.artifact_store.console_url(entry.directory),
             component=entry.component,
             submitted_at=launch.submitted_at,
         )

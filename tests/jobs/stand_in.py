@@ -26,6 +26,7 @@ class InMemoryService(JobService):
         self.failures: dict[str, int] = {}
         self.requests: list[JobRequest] = []
         self.refusal: JobRefusedError | None = None
+        self.lists_running = True
         self._creating = threading.Lock()
 
     def set(self, job_id: str, state: JobState, **facts: object) -> JobStatus:
@@ -57,7 +58,8 @@ class InMemoryService(JobService):
 
     def changed(self, since: float) -> Mapping[str, JobStatus]:
         self._count("changed")
-        return {job_id: self.jobs[job_id] for job_id, at in self.changed_at.items() if at >= since}
+        changed = {job_id: self.jobs[job_id] for job_id, at in self.changed_at.items() if at >= since}
+        return {job_id: status for job_id, status in changed.items() if self.lists_running or status.state.ended}
 
     def cancel(self, job_id: str) -> None:
         self._count("cancel")

@@ -127,6 +127,49 @@ def test_a_deadline_that_the_service_does_not_keep_is_kept_by_the_watcher(
     assert service.calls["cancel"] == 1
 
 
+def test_a_service_that_ends_what_runs_too_long_is_not_trusted_with_what_waits_too_long() -> None:
+    service = InMemoryService()
+    service.enforces_timeout = True
+    service.set("runs", JobState.RUNNING, started_at=time.time() - 1)
+    service.set("waits", JobState.PENDING)
+
+    async def body() -> JobStatus:
+        watcher, submitted_at = Watcher(lambda: service), time.time() - 1
+        running = asyncio.create_task(watcher.wait(WatchedJob("runs", submitted_at, timeout=0), quiet))
+        waiting = await watcher.wait(WatchedJob("waits", submitted_at, pending_timeout=0), quiet)
+        assert not running.done()
+        service.set("runs", JobState.SUCCEEDED)
+        assert (await running).state is JobState.SUCCEEDED
+        return waiting
+
+    assert run(body).kind is EndKind.CAPACITY
+    assert service.calls["cancel"] == 1
+
+
+def test_a_job_that_runs_by_now_is_not_stopped_for_having_waited() -> None:
+    service = InMemoryService()
+    service.lists_running = False
+    for name in "ab":
+        service.set(name, JobState.PENDING)
+
+    async def body() -> JobStatus:
+        watcher, submitted_at = Watcher(lambda: service), time.time() + 0.2
+        job = WatchedJob("a", submitted_at, pending_timeout=0)
+        waiting = asyncio.create_task(watcher.wait(job, quiet))
+        await until(lambda: service.calls["describe"] >= 1)
+        other = asyncio.create_task(watcher.wait(WatchedJob("b", submitted_at), quiet))
+        service.set("a", JobState.RUNNING, started_at=time.time())
+        seen = service.calls["changed"]
+        await until(lambda: time.time() > submitted_at + 0.05 and service.calls["changed"] > seen + 2)
+        assert service.calls["cancel"] == 0
+        for name in "ab":
+            service.set(name, JobState.SUCCEEDED)
+        await other
+        return await waiting
+
+    assert run(body).state is JobState.SUCCEEDED
+
+
 def test_waiting_for_capacity_does_not_count_as_running() -> None:
     service = InMemoryService()
     service.set("a", JobState.PENDING)

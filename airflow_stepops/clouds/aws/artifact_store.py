@@ -74,6 +74,15 @@ class S3ArtifactStore(ArtifactStoreComponent):
         """Return region, endpoint and encryption. The job's credentials are those of its role."""
         return self._bucket().environment()
 
+    def console_url(self, uri: str) -> str:
+        """Return the folder's page."""
+        from airflow_stepops.clouds.aws.console import console_url
+
+        if self.endpoint is not None:
+            return ""
+        folder = uri.removeprefix(f"s3://{self.bucket}").strip("/")
+        return console_url(self._bucket().found_region(), f"s3/buckets/{self.bucket}?prefix={folder}/")
+
     def _bucket(self) -> S3Bucket:
         from airflow_stepops.clouds.aws.bucket import S3Bucket
 

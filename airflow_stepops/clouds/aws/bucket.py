@@ -44,7 +44,7 @@ class S3Bucket:
         """
         from obstore.store import S3Store
 
-        config: S3Config = {"region": self._region()}
+        config: S3Config = {"region": self.found_region()}
         endpoint = self._endpoint()
         if endpoint:
             config["endpoint"] = endpoint
@@ -60,7 +60,7 @@ class S3Bucket:
 
     def environment(self) -> dict[str, str]:
         """Return the variables that make obstore open the bucket in the same way, without credentials."""
-        found = {"AWS_REGION": self._region()}
+        found = {"AWS_REGION": self.found_region()}
         endpoint = self._endpoint()
         if endpoint:
             found["AWS_ENDPOINT"] = endpoint
@@ -83,7 +83,8 @@ class S3Bucket:
     def _endpoint(self) -> str | None:
         return (self.endpoint or account(self.connection, self.region).endpoint("s3") or "").rstrip("/") or None
 
-    def _region(self) -> str:
+    def found_region(self) -> str:
+        """Return the region: the one that is given, or what the bucket says."""
         return self.region or _region_of(self)
 
     def _error(self, failure: Failure) -> ArtifactError:

@@ -90,3 +90,15 @@ class EcrContainerRegistry(ContainerRegistryComponent):
             credentials=login_of(self.connection, new.region),
             new=new if self.create_repository else None,
         )
+
+    def console_url(self, reference: str) -> str:
+        """Return the image's page."""
+        from airflow_stepops.clouds.aws.console import console_url
+
+        host, _, rest = reference.partition("/")
+        path, _, digest = rest.partition("@")
+        found = _ECR.fullmatch(host)
+        if found is None or not digest:
+            return ""
+        page = f"ecr/repositories/private/{found['account']}/{path}/_/image/{digest}/details"
+        return console_url(found["region"], page)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from airflow_stepops.clouds.aws.connection import client, passing
+from airflow_stepops.clouds.aws.console import console_url, escaped
 from airflow_stepops.clouds.aws.limits import check_request
 from airflow_stepops.clouds.aws.logs import read_logs
 from airflow_stepops.clouds.aws.request import create_request
@@ -25,6 +26,7 @@ class _Kind:
     :param word: in the names of operations: ``create_<word>_job``.
     :param name: field of a job's name.
     :param summaries: field of the summaries in a list.
+    :param told_running: whether a summary tells a job that runs from one that waits.
     """
 
     word: str
@@ -33,11 +35,18 @@ class _Kind:
     log_group: str
     console: str
     status: Callable[[Mapping[str, Any]], JobStatus]
+    told_running: bool
 
 
 _KINDS = {
     "training": _Kind(
-        "training", "TrainingJobName", "TrainingJobSummaries", "/aws/sagemaker/TrainingJobs", "jobs", training_status
+        "training",
+        "TrainingJobName",
+        "TrainingJobSummaries",
+        "/aws/sagemaker/TrainingJobs",
+        "jobs",
+        training_status,
+        told_running=True,
     ),
     "processing": _Kind(
         "processing",
@@ -46,9 +55,9 @@ _KINDS = {
         "/aws/sagemaker/ProcessingJobs",
         "processing-jobs",
         processing_status,
+        told_running=False,
     ),
 }
-_CONSOLES = {"aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com"}
 
 
 class SageMakerJobService(JobService):
@@ -99,7 +108,7 @@ class SageMakerJobService(JobService):
         """Return the jobs of the account that changed; those of others are of no interest to who asks."""
         with passing():
             found = (self._kind.status(summary) for summary in self._summaries(since))
-            return {status.id: status for status in found}
+            return {status.id: status for status in found if self._kind.told_running or status.state.ended}
 
     def cancel(self, job_id: str) -> None:
         """Ask SageMaker to stop the job: SIGTERM, and SIGKILL after 120 seconds."""
@@ -122,9 +131,12 @@ class SageMakerJobService(JobService):
 
     def console_url(self, job_id: str) -> str:
         """Return the job's page."""
-        region = self._client.meta.region_name
-        host = _CONSOLES.get(self._client.meta.partition, "console.aws.amazon.com")
-        return f"https://{region}.{host}/sagemaker/home?region={region}#/{self._kind.console}/{job_id}"
+        return console_url(self._client.meta.region_name, f"sagemaker/home#/{self._kind.console}/{job_id}")
+
+    def logs_url(self, job_id: str) -> str:
+        """Return the page of the log group with the job's streams."""
+        streams = f"log-groups/log-group/{escaped(self._kind.log_group)}$3FlogStreamNameFilter$3D{job_id}"
+        return console_url(self._client.meta.region_name, f"cloudwatch/home#logsV2:{streams}")
 
     @property
     def _client(self) -> Any:

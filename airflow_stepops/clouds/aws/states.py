@@ -55,14 +55,19 @@ def processing_status(described: Mapping[str, Any]) -> JobStatus:
     :param described: answer of DescribeProcessingJob, or a summary of ListProcessingJobs.
     """
     started_at = described.get("ProcessingStartTime")
+    ended_at = described.get("ProcessingEndTime")
     cluster = described.get("ProcessingResources", {}).get("ClusterConfig", {})
+    longest = described.get("StoppingCondition", {}).get("MaxRuntimeInSeconds")
+    # Unlike a training job, it does not tell by whom it was stopped.
+    stopped = described["ProcessingJobStatus"] == "Stopped"
+    late = stopped and started_at and ended_at and longest and (ended_at - started_at).total_seconds() >= longest
     return _status(
         described["ProcessingJobName"],
         described["ProcessingJobStatus"],
-        "" if started_at else "Starting",
+        "MaxRuntimeExceeded" if late else "" if started_at else "Starting",
         described,
         started_at=started_at,
-        ended_at=described.get("ProcessingEndTime"),
+        ended_at=ended_at,
         facts=_machine(cluster),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def test_a_job_that_is_cancelled_before_it_runs_never_runs(sagemaker: OnSageMake
     service.submit(request)
     service.cancel(request.name)
     assert ended(service, request.name).kind is EndKind.CANCELLED
-    assert service.logs(request.name).lines == ()
+    assert service.logs(request.name).lines == []
 
 
 def test_a_job_that_runs_too_long_is_stopped_by_the_service(ground: OnSageMaker) -> None:
@@ -138,9 +139,31 @@ def test_a_job_that_runs_too_long_is_stopped_by_the_service(ground: OnSageMaker)
     assert service.enforces_timeout
     service.submit(request)
     status = ended(service, request.name)
-    # Processing jobs do not tell why they were stopped.
-    expected = EndKind.TIMEOUT if ground.component.job_type == "training" else EndKind.CANCELLED
-    assert status.kind is expected
+    assert status.kind is EndKind.TIMEOUT
+    assert "longer than it may" in status.reason
+
+
+def test_jobs_that_have_changed_since_are_seen(ground: OnSageMaker) -> None:
+    service, before, since = ground.connect(), ground.request("add", 1, 1), time.time()
+    service.submit(before)
+    ended(service, before.name)
+    stopped, done = ground.request("wait"), ground.request("add", 1, 2)
+    for request in (stopped, done):
+        service.submit(request)
+    running(service, stopped.name)
+    ended(service, done.name)
+    changed = ground.connect().changed(since)
+    assert {changed[before.name].state, changed[done.name].state} == {JobState.SUCCEEDED}
+    if ground.component.job_type == "training":
+        assert changed[stopped.name].state is JobState.RUNNING
+    else:  # summaries of processing jobs do not tell whether they run
+        assert stopped.name not in changed
+    since = ended(service, done.name).ended_at + 0.001
+    service.cancel(stopped.name)
+    ended(service, stopped.name)
+    changed = service.changed(since)
+    assert changed[stopped.name].state is JobState.STOPPED
+    assert before.name not in changed
 
 
 def test_an_image_that_is_not_there_is_no_failure_of_the_step(sagemaker: OnSageMaker, registry: str) -> None:
@@ -202,8 +225,12 @@ def test_boto3_sees_the_job_as_it_was_launched(sagemaker: OnSageMaker, aws: Emul
     assert described["TrainingJobStatus"] == "Completed"
     assert described["AlgorithmSpecification"]["TrainingImage"] == request.image
     assert status.metadata["billable_seconds"] == described["BillableTimeInSeconds"]
-    assert request.name in service.console_url(request.name)
-    assert f"region={REGION}" in service.console_url(request.name)
+    console = f"https://{REGION}.console.aws.amazon.com"
+    assert service.console_url(request.name) == f"{console}/sagemaker/home?region={REGION}#/jobs/{request.name}"
+    assert service.logs_url(request.name) == (
+        f"{console}/cloudwatch/home?region={REGION}#logsV2:log-groups/log-group/$252Faws$252Fsagemaker$252FTrainingJobs"
+        f"$3FlogStreamNameFilter$3D{request.name}"
+    )
 
 
 @pytest.mark.parametrize(("code", "status"), [("ThrottlingException", 400), ("InternalFailure", 500)])
