@@ -139,11 +139,17 @@ class RegistryAuth(httpx.Auth):
             )
         parameters = [("service", challenge.service)] if challenge.service else []
         url = realm.copy_merge_params(httpx.QueryParams([*parameters, *(("scope", scope) for scope in scopes)]))
-        basic = self._basic_header()
         sent = time.monotonic()
-        response = yield httpx.Request("GET", url, headers={"Authorization": basic} if basic else {})
+        response = yield self._token_request(url)
+        if response.status_code in (401, 403) and isinstance(self._credentials, RenewableCredentials):
+            self._credentials.renew()
+            response = yield self._token_request(url)
         response.read()
         return self._token(response, realm, sent)
+
+    def _token_request(self, url: httpx.URL) -> httpx.Request:
+        basic = self._basic_header()
+        return httpx.Request("GET", url, headers={"Authorization": basic} if basic else {})
 
     def _token(self, response: httpx.Response, realm: httpx.URL, sent: float) -> _Token:
         where = f"token service {realm.host} of registry {self._origin.host}"
