@@ -45,6 +45,7 @@ _BUILT_IN = {
     "step_operators": {
         "local": "airflow_stepops.clouds.local.step_operator:LocalStepOperator",
         "docker": "airflow_stepops.clouds.docker.step_operator:DockerStepOperator",
+        "sagemaker": "airflow_stepops.clouds.aws.step_operator:SageMakerStepOperator",
     },
 }
 

@@ -8,10 +8,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import moto.sagemaker.urls
 import pytest
 
 from tests.clouds.aws.ecr_front import EcrFront
 from tests.clouds.aws.emulated import ACCESS_KEY, REGION, SECRET_KEY, EmulatedAws, emulated_aws
+from tests.clouds.aws.sagemaker import SageMaker
+from tests.engines import Podman
 from tests.images.faults import FaultyProxy, faulty_proxy
 
 Connect = Callable[..., str]
@@ -67,3 +70,13 @@ def ecr(aws: EmulatedAws, registry: str) -> Iterator[FaultyProxy]:
     """The registry that belongs to the emulated ECR, at ``ecr.host``; its requests are seen, and may be broken."""
     with faulty_proxy(registry, EcrFront(aws, registry)) as front:
         yield front
+
+
+@pytest.fixture(scope="session")
+def emulated(aws: EmulatedAws, podman: Podman) -> Iterator[SageMaker]:
+    """SageMaker in the emulated AWS."""
+    service = SageMaker(podman, aws)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(moto.sagemaker.urls.url_paths, "{0}/$", service.responses().dispatch)
+        aws.client("iam").create_role(RoleName="training", AssumeRolePolicyDocument="{}")
+        yield service

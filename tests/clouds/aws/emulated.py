@@ -108,9 +108,14 @@ class EmulatedAws:
             return parse_qs(body.decode()).get("Action", [""])[0]
         return f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
 
-    def _login(self) -> dict[str, Any]:
+    def new_login(self) -> str:
+        """Return a password of ECR."""
         password = f"ecr-password-{uuid.uuid4().hex}"
         self.logins.add(password)
+        return password
+
+    def _login(self) -> dict[str, Any]:
+        password = self.new_login()
         self.given.append(password)
         token = base64.b64encode(f"AWS:{password}".encode()).decode()
         expires_at = time.time() + self.login_seconds

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import botocore.session
 from moto.core.responses import ActionResult
 from moto.iam.models import iam_backends
@@ -29,7 +28,7 @@ from moto.sagemaker.responses import SageMakerResponse
 
 from airflow_stepops.clouds.aws.limits import check_request
 from airflow_stepops.errors import JobRefusedError
-from tests.clouds.aws.emulated import ACCESS_KEY, REGION, SECRET_KEY
+from tests.clouds.aws.emulated import ACCESS_KEY, REGION, SECRET_KEY, EmulatedAws
 from tests.engines import Podman
 
 ACCOUNT = "123456789012"
@@ -102,23 +101,18 @@ class SageMaker:
     """All jobs of one account.
 
     :param podman: runs the images.
-    :param variables: what the execution role gives to a container: credentials, and where AWS is.
+    :param aws: whose role's keys the containers get.
     """
 
-    def __init__(self, podman: Podman, variables: Mapping[str, str]) -> None:
+    def __init__(self, podman: Podman, aws: EmulatedAws) -> None:
         self.podman = podman
-        self.variables = dict(variables)
-        self.endpoint = ""
+        self.aws = aws
         self.jobs: dict[str, Job] = {}
         self.created = 0
         #: Ends that the service itself brings about, for the next jobs: status, secondary status, reason.
         self.ends: list[tuple[str, str, str]] = []
         self._lock = threading.Lock()
         self._model = botocore.session.get_session().get_service_model("sagemaker")
-
-    def client(self, service: str) -> Any:
-        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
-        return boto3.client(service, endpoint_url=self.endpoint, region_name=REGION, **keys)
 
     def responses(self) -> type[SageMakerResponse]:
         """Return the class that answers in the place of moto's own."""
@@ -217,7 +211,8 @@ class SageMaker:
         specification = job.request.get("AlgorithmSpecification") or job.request["AppSpecification"]
         image = specification.get("TrainingImage") or specification["ImageUri"]
         try:
-            self.podman.run("pull", "--quiet", image)
+            login = f"AWS:{self.aws.new_login()}"
+            self.podman.run("pull", "--quiet", "--tls-verify=false", "--creds", login, image)
         except AssertionError:
             job.move("Failed", "Failed", _CANNOT_PULL)
             return
@@ -246,7 +241,8 @@ class SageMaker:
         told = {"current_host": host, "hosts": hosts, "network_interface_name": "eth0"}
         (folder / host / "input" / "config").mkdir(parents=True)
         (folder / host / "input" / "config" / "resourceconfig.json").write_text(json.dumps(told))
-        variables = {**self.variables, **job.request["Environment"], f"{job.kind.upper()}_JOB_NAME": job.name}
+        keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+        variables = {**keys, **job.request["Environment"], f"{job.kind.upper()}_JOB_NAME": job.name}
         given = [part for name, value in variables.items() for part in ("-e", f"{name}={value}")]
         command = ["podman", "run", "--name", f"{job.name}-{host}", "--network=host", "-v", f"{folder / host}:/opt/ml"]
         command += [*given, "--entrypoint", json.dumps(entrypoint), image]
@@ -277,7 +273,7 @@ class SageMaker:
     def _send(self, job: Job, host: str, waiting: queue.Queue[str | None]) -> None:
         """Send what is there, at most a thousand lines at a time."""
         logs, stream, group = (
-            self.client("logs"),
+            self.aws.client("logs"),
             f"{job.name}/{host}-{int(time.time())}",
             f"/aws/sagemaker/{job.kind}Jobs",
         )

@@ -7,11 +7,9 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import moto.sagemaker.urls
 import pytest
 
 from airflow_stepops.clouds.aws.artifact_store import S3ArtifactStore
@@ -33,7 +31,7 @@ from tests.clouds.test_job_service import (  # noqa: F401 - they run here with t
     test_submitting_again_returns_the_job_that_is_there,
     test_two_launchers_at_once_launch_one_job,
 )
-from tests.engines import BASE_PYTHON, Podman
+from tests.engines import BASE_PYTHON
 
 
 @dataclass(frozen=True)
@@ -51,21 +49,6 @@ class OnSageMaker(Ground):
         """Return the ground with other settings of the step operator."""
         component = self.component.overridden(settings)
         return dataclasses.replace(self, component=component, connect=component.connect)
-
-
-@pytest.fixture(scope="session")
-def emulated(aws: EmulatedAws, podman: Podman) -> Iterator[SageMaker]:
-    """SageMaker in the emulated AWS."""
-    role = {
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-    }
-    service = SageMaker(podman, role)
-    service.endpoint = aws.url
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(moto.sagemaker.urls.url_paths, "{0}/$", service.responses().dispatch)
-        aws.client("iam").create_role(RoleName="training", AssumeRolePolicyDocument="{}")
-        yield service
 
 
 @pytest.fixture(scope="session")
