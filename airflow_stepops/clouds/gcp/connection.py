@@ -80,19 +80,21 @@ class Account:
         email = getattr(self._credentials, "service_account_email", None)
         return email if isinstance(email, str) and "@" in email else ""
 
+    def override(self, service: str) -> str | None:
+        """Return the URL at which the connection says a service is, without a slash at its end; ``None`` for Google.
+
+        :param service: key in ``api_endpoint_overrides`` of the connection's extra.
+        """
+        return self._overrides.get(service, "").rstrip("/") or None
+
     def endpoint(self, service: str, location: str | None = None) -> str:
         """Return the URL at which the API of a service is, without a slash at its end.
-
-        The connection's extra may hold ``{"api_endpoint_overrides": {service: URL}}``, for Private Service Connect.
 
         :param service: first part of the API's name, such as ``"artifactregistry"``.
         :param location: of the API, for services that have one in each.
         """
-        given = self._overrides.get(service)
-        if given:
-            return given.rstrip("/")
         universe = getattr(self._credentials, "universe_domain", None) or _UNIVERSE
-        return f"https://{f'{location}-' if location else ''}{service}.{universe}"
+        return self.override(service) or f"https://{f'{location}-' if location else ''}{service}.{universe}"
 
     def token(self) -> str:
         """Return an access token that is good for five more minutes, unless Google gives only older ones.

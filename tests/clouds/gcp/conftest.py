@@ -1,0 +1,95 @@
+"""An emulated Google Cloud that is reached through Airflow connections alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.clouds.gcp.artifact_registry import ArtifactRegistry, GarFront, registry_user
+from tests.clouds.gcp.emulated import EmulatedGcp, emulated_gcp
+from tests.clouds.gcp.storage import StorageFront, emulated_storage
+from tests.engines import running_registry
+from tests.images.faults import FaultyProxy, faulty_proxy
+from tests.images.token_service import token_service
+
+Connect = Callable[..., str]
+
+_OF_GOOGLE = ("GOOGLE_", "GCLOUD_", "GCE_METADATA", "CLOUDSDK_", "STORAGE_EMULATOR_")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No credentials and settings but those of a test; no service that gives a machine its service account."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(_OF_GOOGLE)]:
+            patch.delenv(name)
+        patch.setenv("NO_GCE_CHECK", "true")
+        patch.setenv("CLOUDSDK_CONFIG", str(tmp_path_factory.mktemp("gcloud")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def gcp() -> Iterator[EmulatedGcp]:
+    """The emulated Google Cloud, the same one for all tests."""
+    with emulated_gcp() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def storage(gcp: EmulatedGcp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageFront]:
+    """The emulated Cloud Storage."""
+    with emulated_storage(gcp, tmp_path_factory.mktemp("storage")) as running:
+        yield running
+
+
+@pytest.fixture
+def connect(gcp: EmulatedGcp, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Add an Airflow connection to the emulated Google Cloud: ``connect(**extra)`` returns its id.
+
+    It holds the key of a service account, unless the extra says something else of where credentials come from.
+    """
+
+    def add(**extra: Any) -> str:
+        name = f"gcp_{uuid.uuid4().hex}"
+        document = {"keyfile_dict": gcp.key(), "api_endpoint_overrides": gcp.overrides, **extra}
+        connection = {"conn_type": "google_cloud_platform", "extra": document}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(connection))
+        return name
+
+    return add
+
+
+@pytest.fixture
+def connection(connect: Connect) -> str:
+    """Id of an Airflow connection to the emulated Google Cloud."""
+    return connect()
+
+
+@pytest.fixture(scope="session")
+def artifact_registry(gcp: EmulatedGcp) -> ArtifactRegistry:
+    """The emulated API of Artifact Registry."""
+    api = gcp.apis["artifactregistry"] = ArtifactRegistry()
+    return api
+
+
+@pytest.fixture(scope="session")
+def google_registry(gcp: EmulatedGcp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``host:port`` of a registry whose logins are access tokens of the emulated Google Cloud."""
+    folder = tmp_path_factory.mktemp("google-registry")
+    with token_service(folder) as tokens:
+        tokens.user_of = partial(registry_user, gcp)  # type: ignore[method-assign]
+        with running_registry(folder / "registry", auth=tokens.auth) as host:
+            yield host
+
+
+@pytest.fixture
+def gar(artifact_registry: ArtifactRegistry, google_registry: str) -> Iterator[FaultyProxy]:
+    """The registry that belongs to the emulated API, at ``gar.host``; its requests are seen, and may be broken."""
+    with faulty_proxy(google_registry, GarFront(artifact_registry)) as front:
+        yield front
