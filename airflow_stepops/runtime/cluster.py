@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 #: What SageMaker tells each machine ("Amazon SageMaker training toolkit: resourceconfig.json").
 _SAGEMAKER = (Path("/opt/ml/input/config/resourceconfig.json"), Path("/opt/ml/config/resourceconfig.json"))
+#: What Vertex AI tells each machine ("Distributed training: format of CLUSTER_SPEC").
+_VERTEX = "CLUSTER_SPEC"
 _PORT = 29500
 
 
@@ -46,4 +50,14 @@ def cluster() -> Cluster:
             told = json.loads(path.read_bytes())
             hosts = sorted(told["hosts"], key=lambda host: (len(host), host))  # algo-2 before algo-10
             return Cluster(hosts.index(told["current_host"]), tuple(hosts))
+    if _VERTEX in os.environ:
+        return _on_vertex(json.loads(os.environ[_VERTEX]))
     return Cluster(0, ("localhost",))
+
+
+def _on_vertex(told: dict[str, Any]) -> Cluster:
+    """Return the machines of all worker pools: that of the first pool is the first."""
+    pools, task = told["cluster"], told["task"]
+    names = sorted(pools, key=lambda name: (len(name), name))  # workerpool2 before workerpool10
+    rank = sum(len(pools[name]) for name in names[: names.index(task["type"])]) + int(task["index"])
+    return Cluster(rank, tuple(address.rpartition(":")[0] for name in names for address in pools[name]))
