@@ -108,7 +108,8 @@ class RegistryAuth(httpx.Auth):
         self._tokens = {scope: token for scope, token in self._tokens.items() if f"Bearer {token.text}" != used}
         if self._basic == used:
             self._basic = None
-            if used and isinstance(self._credentials, RenewableCredentials):
+            # A registry that has a token service now said no more than to go there, whatever it was sent.
+            if used and self._challenge is None and isinstance(self._credentials, RenewableCredentials):
                 self._credentials.renew()
 
     def _authorization(self, scopes: tuple[str, ...]) -> Generator[httpx.Request, httpx.Response, str | None]:
