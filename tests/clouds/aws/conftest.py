@@ -10,10 +10,11 @@ from typing import Any
 
 import moto.sagemaker.urls
 import pytest
+import yaml
 
 from tests.clouds.aws.ecr_front import EcrFront
 from tests.clouds.aws.emulated import ACCESS_KEY, REGION, SECRET_KEY, EmulatedAws, emulated_aws
-from tests.clouds.aws.sagemaker import SageMaker
+from tests.clouds.aws.sagemaker import ROLE, SageMaker
 from tests.engines import Podman
 from tests.images.faults import FaultyProxy, faulty_proxy
 
@@ -80,3 +81,51 @@ def emulated(aws: EmulatedAws, podman: Podman) -> Iterator[SageMaker]:
         patch.setitem(moto.sagemaker.urls.url_paths, "{0}/$", service.responses().dispatch)
         aws.client("iam").create_role(RoleName="training", AssumeRolePolicyDocument="{}")
         yield service
+
+
+@pytest.fixture(scope="session")
+def images(aws: EmulatedAws, registry: str) -> Iterator[FaultyProxy]:
+    with faulty_proxy(registry, EcrFront(aws, registry)) as front:
+        yield front
+
+
+@pytest.fixture(scope="session")
+def bucket(aws: EmulatedAws) -> str:
+    name = f"pipeline-{uuid.uuid4().hex}"
+    aws.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    return name
+
+
+@pytest.fixture(scope="session")
+def airflow_settings(
+    aws: EmulatedAws,
+    emulated: SageMaker,
+    images: FaultyProxy,
+    bucket: str,
+    base_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, str]:
+    """What makes the stack ``aws`` of the examples the emulated one: variables of Airflow's processes."""
+    jobs = {"flavor": "sagemaker", "role": ROLE, "connection": "emulated_aws", "base_image": base_image}
+    stack = {
+        "version": 1,
+        "artifact_stores": {
+            "s3": {"flavor": "s3", "bucket": bucket, "prefix": "team", "connection": "emulated_aws"},
+        },
+        "container_registries": {
+            "ecr": {"flavor": "ecr", "uri": f"{images.host}/team", "connection": "emulated_aws"},
+        },
+        "step_operators": {"training": jobs, "processing": {**jobs, "job_type": "processing"}},
+        "stacks": {
+            "aws": {
+                "artifact_store": "s3",
+                "container_registry": "ecr",
+                "step_operators": ["training", "processing"],
+            }
+        },
+    }
+    file = tmp_path_factory.mktemp("aws") / "stepops.yaml"
+    file.write_text(yaml.safe_dump(stack))
+    extra = {"region_name": REGION, "endpoint_url": aws.url}
+    connection = {"conn_type": "aws", "login": ACCESS_KEY, "password": SECRET_KEY, "extra": extra}
+    return {"STEPOPS_CONFIG": str(file), "AIRFLOW_CONN_EMULATED_AWS": json.dumps(connection)}

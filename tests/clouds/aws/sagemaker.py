@@ -109,8 +109,8 @@ class SageMaker:
         self.aws = aws
         self.jobs: dict[str, Job] = {}
         self.created = 0
-        #: Ends that the service itself brings about, for the next jobs: status, secondary status, reason.
-        self.ends: list[tuple[str, str, str]] = []
+        #: Ends that the service itself brings about: task id → status, secondary status, reason of its next job.
+        self.ends: dict[str, tuple[str, str, str]] = {}
         self._lock = threading.Lock()
         self._model = botocore.session.get_session().get_service_model("sagemaker")
 
@@ -205,8 +205,9 @@ class SageMaker:
             if job.stop.is_set():
                 job.move("Stopped", "Stopped")
                 return
-        if self.ends:
-            job.move(*self.ends.pop(0))
+        tags = {tag["Key"]: tag["Value"] for tag in job.request["Tags"]}
+        if tags.get("airflow_task_id") in self.ends:
+            job.move(*self.ends.pop(tags["airflow_task_id"]))
             return
         specification = job.request.get("AlgorithmSpecification") or job.request["AppSpecification"]
         image = specification.get("TrainingImage") or specification["ImageUri"]

@@ -2,72 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from airflow_stepops.clouds.aws.service import SageMakerJobService
 from tests.airflow_env import DAGS, FinishedRun, InProcessAirflow
-from tests.clouds.aws.ecr_front import EcrFront
-from tests.clouds.aws.emulated import ACCESS_KEY, REGION, SECRET_KEY, EmulatedAws
-from tests.clouds.aws.sagemaker import ROLE, SageMaker
-from tests.images.faults import FaultyProxy, faulty_proxy
+from tests.clouds.aws.sagemaker import SageMaker
+from tests.images.faults import FaultyProxy
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "dags_examples"
 CONF = {"airport": "LGA", "learning_rate": 0.2}
-
-
-@pytest.fixture(scope="module")
-def images(aws: EmulatedAws, registry: str) -> Iterator[FaultyProxy]:
-    with faulty_proxy(registry, EcrFront(aws, registry)) as front:
-        yield front
-
-
-@pytest.fixture(scope="module")
-def bucket(aws: EmulatedAws) -> str:
-    name = f"pipeline-{uuid.uuid4().hex}"
-    aws.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
-    return name
-
-
-@pytest.fixture(scope="module")
-def settings(
-    aws: EmulatedAws,
-    emulated: SageMaker,
-    images: FaultyProxy,
-    bucket: str,
-    base_image: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, str]:
-    """What makes the stack ``aws`` of the examples the emulated one: variables of Airflow's processes."""
-    jobs = {"flavor": "sagemaker", "role": ROLE, "connection": "emulated_aws", "base_image": base_image}
-    stack = {
-        "version": 1,
-        "artifact_stores": {
-            "s3": {"flavor": "s3", "bucket": bucket, "prefix": "team", "connection": "emulated_aws"},
-        },
-        "container_registries": {
-            "ecr": {"flavor": "ecr", "uri": f"{images.host}/team", "connection": "emulated_aws"},
-        },
-        "step_operators": {"training": jobs, "processing": {**jobs, "job_type": "processing"}},
-        "stacks": {
-            "aws": {
-                "artifact_store": "s3",
-                "container_registry": "ecr",
-                "step_operators": ["training", "processing"],
-            }
-        },
-    }
-    file = tmp_path_factory.mktemp("aws") / "stepops.yaml"
-    file.write_text(yaml.safe_dump(stack))
-    extra = {"region_name": REGION, "endpoint_url": aws.url}
-    connection = {"conn_type": "aws", "login": ACCESS_KEY, "password": SECRET_KEY, "extra": extra}
-    return {"STEPOPS_CONFIG": str(file), "AIRFLOW_CONN_EMULATED_AWS": json.dumps(connection)}
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +28,9 @@ def examples(migrated_database: None) -> Iterator[InProcessAirflow]:
 
 
 @pytest.fixture(scope="module")
-def on_aws(examples: InProcessAirflow, settings: dict[str, str]) -> FinishedRun:
+def on_aws(examples: InProcessAirflow, airflow_settings: dict[str, str]) -> FinishedRun:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
+        for name, value in airflow_settings.items():
             patch.setenv(name, value)
         patch.setattr(SageMakerJobService, "poll_seconds", 0.5)
         return examples.run("aws_late_arrivals", CONF)

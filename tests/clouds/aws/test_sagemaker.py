@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import threading
@@ -158,7 +159,7 @@ def test_an_image_that_is_not_there_is_no_failure_of_the_step(sagemaker: OnSageM
 
 def test_capacity_that_is_not_there_has_its_own_kind(sagemaker: OnSageMaker, emulated: SageMaker) -> None:
     service, request = sagemaker.connect(), sagemaker.request("add", 1, 1)
-    emulated.ends.append(("Failed", "Failed", "CapacityError: Unable to provision requested ML compute capacity."))
+    emulated.ends["add"] = ("Failed", "Failed", "CapacityError: Unable to provision requested ML compute capacity.")
     service.submit(request)
     assert ended(service, request.name).kind is EndKind.CAPACITY
 
@@ -259,3 +260,26 @@ def test_no_key_is_in_what_a_job_is_given(sagemaker: OnSageMaker, emulated: Sage
     assert SECRET_KEY not in said
     assert ACCESS_KEY not in said
     assert SECRET_KEY.encode() not in sagemaker.store.get(request.spec_uri)
+
+
+@pytest.mark.parametrize(
+    ("step", "args", "ends_with"), [("add", (1, 1), "success"), ("leave", (7,), "failed"), ("wait", (), "stopped")]
+)
+def test_the_stock_trigger_of_airflow_sees_the_same_job(
+    sagemaker: OnSageMaker, step: str, args: tuple[int, ...], ends_with: str
+) -> None:
+    from airflow.providers.amazon.aws.triggers.sagemaker import SageMakerTrigger
+
+    service, request = sagemaker.connect(), sagemaker.request(step, *args)
+    service.submit(request)
+    trigger = SageMakerTrigger(request.name, "training", waiter_delay=1, aws_conn_id="jobs_aws")
+
+    async def watched() -> Any:
+        event = asyncio.create_task(anext(trigger.run()))
+        if step == "wait":
+            await asyncio.to_thread(running, service, request.name)
+            service.cancel(request.name)
+        return (await asyncio.wait_for(event, 60)).payload
+
+    payload = asyncio.run(watched())
+    assert (payload["status"], payload["job_name"]) == (ends_with, request.name)
