@@ -32,11 +32,14 @@ _BUILT_IN = {
     "artifact_stores": {
         "local": "airflow_stepops.clouds.local.artifact_store:LocalArtifactStore",
         "s3": "airflow_stepops.clouds.aws.artifact_store:S3ArtifactStore",
+        "gcs": "airflow_stepops.clouds.gcp.artifact_store:GcsArtifactStore",
     },
     "container_registries": {
         "local": "airflow_stepops.clouds.local.container_registry:LocalContainerRegistry",
         "generic": "airflow_stepops.clouds.generic.container_registry:GenericContainerRegistry",
         "ecr": "airflow_stepops.clouds.aws.container_registry:EcrContainerRegistry",
+        "gar": "airflow_stepops.clouds.gcp.container_registry:GarContainerRegistry",
+        "gcr": "airflow_stepops.clouds.gcp.container_registry:GcrContainerRegistry",
     },
     "image_builders": {
         "oci": "airflow_stepops.clouds.local.image_builder:OciImageBuilder",
