@@ -28,7 +28,7 @@ class Fault:
         the client gets the status) · ``header`` (headers of the answer are replaced) · ``as`` (the answer comes with
         another status) · ``slow`` (small pieces).
     :param method: of the request.
-    :param path: regular expression, searched in path and query.
+    :param path: regular expression, searched in path and query; an operation of AWS is behind it, as in ``/#PutObject``.
     :param times: how many requests are hit.
     :param after: how many that match are let through first, those that another fault hits not counted.
     """
@@ -106,7 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         self.proxy.seen.append(Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, length))
-        fault = self.proxy.take(self.command, self.path)
+        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        fault = self.proxy.take(self.command, f"{self.path}#{operation}" if operation else self.path)
         try:
             self._forward(fault, length)
         except (_Reset, ConnectionError, http.client.HTTPException):

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from airflow_stepops.clouds.aws.artifact_store import S3ArtifactStore
 from airflow_stepops.clouds.aws.step_operator import SageMakerStepOperator
 from airflow_stepops.errors import EndKind, JobRefusedError, TransientServiceError
 from airflow_stepops.images.registry.client import RegistryClient
+from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobRequest, JobState
 from tests.clouds.aws.emulated import ACCESS_KEY, REGION, SECRET_KEY, EmulatedAws
 from tests.clouds.aws.sagemaker import ROLE, SageMaker
@@ -33,6 +35,7 @@ from tests.clouds.test_job_service import (  # noqa: F401 - they run here with t
     test_two_launchers_at_once_launch_one_job,
 )
 from tests.engines import BASE_PYTHON
+from tests.images.faults import FaultyProxy, faulty_proxy
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,45 @@ def test_a_throttled_or_broken_call_may_pass_and_harms_no_job(
         service.describe(request.name)
     failing.times = 0
     assert ended(service, request.name).state is JobState.SUCCEEDED
+
+
+@pytest.fixture(scope="session")
+def faults(aws: EmulatedAws, at_home: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """What lies between us and AWS for the connection ``far_aws``."""
+    with faulty_proxy(aws.url.removeprefix("http://")) as proxy:
+        extra = {"region_name": REGION, "endpoint_url": f"http://{proxy.host}"}
+        connection = {"conn_type": "aws", "login": ACCESS_KEY, "password": SECRET_KEY, "extra": extra}
+        at_home.setenv("AIRFLOW_CONN_FAR_AWS", json.dumps(connection))
+        yield proxy
+
+
+@pytest.mark.parametrize("fault", ["reset", "lose_answer", "cut_answer", "status", "fail_after", "slow"])
+@pytest.mark.parametrize("operation", ["DescribeTrainingJob", "CreateTrainingJob"])
+def test_whatever_breaks_on_the_way_there_is_exactly_one_job(
+    sagemaker: OnSageMaker, emulated: SageMaker, faults: FaultyProxy, operation: str, fault: str
+) -> None:
+    service, request = sagemaker.having(connection="far_aws").connect(), sagemaker.request("add", 1, 1)
+    before = emulated.created
+    planned = faults.add(fault, "POST", f"#{operation}$", times=2)
+    status = patiently(service.submit)(request)
+    assert planned.hit >= 1
+    planned.times = 0
+    assert emulated.created == before + 1
+    assert status.id == request.name
+    assert ended(sagemaker.connect(), request.name).state is JobState.SUCCEEDED
+
+
+def test_a_log_that_could_not_be_read_is_read_from_where_it_was(sagemaker: OnSageMaker, faults: FaultyProxy) -> None:
+    service, request = sagemaker.having(connection="far_aws").connect(), sagemaker.request("count", 100)
+    service.submit(request)
+    ended(service, request.name)
+    first = service.logs(request.name, limit=40)
+    planned = faults.add("reset", "POST", "#GetLogEvents$", times=100)
+    with pytest.raises(TransientServiceError):
+        service.logs(request.name, first.cursor)
+    planned.times = 0
+    rest = all_lines(service, request.name, first.cursor)
+    assert [*first.lines, *rest] == all_lines(sagemaker.connect(), request.name)
 
 
 def test_a_permission_that_is_missing_is_named(sagemaker: OnSageMaker, aws: EmulatedAws) -> None:
