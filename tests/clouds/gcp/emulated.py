@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import re
+import socket
 import threading
 import time
 import uuid
@@ -25,7 +26,8 @@ from werkzeug.serving import make_server
 PROJECT = "steps-on-vertex"
 WORKER = f"worker@{PROJECT}.iam.gserviceaccount.com"
 JOB = f"job@{PROJECT}.iam.gserviceaccount.com"
-SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+#: Of tokens: for all APIs, and for no more than to become another account.
+SCOPES = ("https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/iam")
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,8 @@ def token_endpoints(gcp: EmulatedGcp) -> Api:
         claims = jwt.decode(form["assertion"], gcp.private_key.public_key(), ["RS256"], options={"verify_aud": False})
         if claims["iss"] in gcp.disabled:
             return 400, {"error": "invalid_grant", "error_description": "Invalid grant: account not found"}
-        assert (form["grant_type"], claims["scope"]) == ("urn:ietf:params:oauth:grant-type:jwt-bearer", SCOPE)
+        assert form["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+        assert claims["scope"] in SCOPES
         return 200, gcp.new_token(claims["iss"], "key")
 
     return answer
@@ -267,7 +270,7 @@ def serving(answer: Callable[[Request], Response], host: str = "127.0.0.1", port
         try:
             return answer(Request(environ))(environ, start_response)
         except Reset:
-            environ["werkzeug.socket"].close()
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionError("as planned") from None
 
     server = make_server(host, port, application, threaded=True)
