@@ -16,8 +16,9 @@ from tests.clouds.ground import Ground, all_lines, ended, running
 def test_a_job_runs_the_image_and_leaves_its_result(ground: Ground) -> None:
     service, request = ground.connect(), ground.request("add", 40, 2)
     begun = time.time()
-    assert not service.submit(request).state.ended
-    status = ended(service, request.name)
+    submitted = service.submit(request)
+    assert not submitted.state.ended
+    status = ended(service, submitted.id)
     assert (status.state, status.kind, status.exit_code) == (JobState.SUCCEEDED, None, 0)
     assert ground.value(request) == 42
     assert status.created_at is not None
@@ -72,26 +73,26 @@ def test_an_unknown_job_is_said_to_be_unknown(ground: Ground) -> None:
 
 def test_a_step_that_raises_shows_its_traceback(ground: Ground) -> None:
     service, request = ground.connect(), ground.request("fail")
-    service.submit(request)
-    status = ended(service, request.name)
+    job_id = service.submit(request).id
+    status = ended(service, job_id)
     assert (status.state, status.kind, status.exit_code) == (JobState.FAILED, EndKind.USER_CODE, 1)
-    assert all_lines(service, request.name)[-1] == "ValueError: the rate is negative"
+    assert all_lines(service, job_id)[-1] == "ValueError: the rate is negative"
 
 
 def test_an_exit_without_a_result_has_its_code(ground: Ground) -> None:
     service, request = ground.connect(), ground.request("leave", 7)
-    service.submit(request)
-    status = ended(service, request.name)
+    job_id = service.submit(request).id
+    status = ended(service, job_id)
     assert (status.state, status.kind, status.exit_code) == (JobState.FAILED, EndKind.USER_CODE, 7)
     assert status.reason == "exit code 7"
 
 
 def test_a_killed_step_says_so(ground: Ground) -> None:
     service, request = ground.connect(), ground.request("wait")
-    service.submit(request)
-    running(service, request.name)
-    ground.kill(request.name)
-    status = ended(service, request.name)
+    job_id = service.submit(request).id
+    running(service, job_id)
+    ground.kill(job_id)
+    status = ended(service, job_id)
     assert (status.state, status.kind, status.exit_code) == (JobState.FAILED, EndKind.INFRASTRUCTURE, -9)
     assert status.reason.startswith("killed by signal 9 (SIGKILL)")
 
@@ -101,70 +102,70 @@ def test_a_cancelled_step_cleans_up(ground: Ground) -> None:
     file = Path(ground.store.root.removeprefix("file://")) / "cleaned-up"
     file.unlink(missing_ok=True)
     request = ground.request("clean_up", str(file))
-    service.submit(request)
-    running(service, request.name)
+    job_id = service.submit(request).id
+    running(service, job_id)
     asked = time.monotonic()
-    service.cancel(request.name)
-    service.cancel(request.name)
+    service.cancel(job_id)
+    service.cancel(job_id)
     assert time.monotonic() - asked < 10  # it does not wait for the end
-    status = ended(service, request.name)
+    status = ended(service, job_id)
     assert (status.state, status.kind) == (JobState.STOPPED, EndKind.CANCELLED)
     assert file.read_text() == "clean"
     assert ground.result(request).status == "stopped"
-    service.cancel(request.name)
-    assert service.describe(request.name) == status
+    service.cancel(job_id)
+    assert service.describe(job_id) == status
 
 
 def test_what_runs_and_what_has_ended_since_is_seen(ground: Ground) -> None:
     service = ground.connect()
     waiting = ground.request("wait")
-    service.submit(waiting)
-    running(service, waiting.name)
+    waiting_id = service.submit(waiting).id
+    running(service, waiting_id)
     since = time.time()
     done = ground.request("add", 1, 2)
-    service.submit(done)
-    ended(service, done.name)
+    done_id = service.submit(done).id
+    ended(service, done_id)
     changed = ground.connect().changed(since)
-    assert changed[done.name].state.ended
-    assert changed[waiting.name].state is JobState.RUNNING
-    service.cancel(waiting.name)
-    ended(service, waiting.name)
-    assert service.changed(since)[waiting.name].state.ended
+    assert changed[done_id].state.ended
+    assert changed[waiting_id].state is JobState.RUNNING
+    service.cancel(waiting_id)
+    ended(service, waiting_id)
+    assert service.changed(since)[waiting_id].state.ended
 
 
 def test_no_line_is_lost_or_repeated_while_the_job_prints(ground: Ground) -> None:
     service, request = ground.connect(), ground.request("count", 20_000)
-    service.submit(request)
+    job_id = service.submit(request).id
     lines: list[str] = []
     cursor = ""
-    while not service.describe(request.name).state.ended:
-        chunk = service.logs(request.name, cursor, 777)
+    while not service.describe(job_id).state.ended:
+        chunk = service.logs(job_id, cursor, 777)
         lines += chunk.lines
         cursor = chunk.cursor
-    lines += all_lines(service, request.name, cursor)
+    lines += all_lines(service, job_id, cursor)
     assert lines == [*(f"line {number}" for number in range(20_000)), "no end of line"]
 
 
 def test_another_process_goes_on_at_the_cursor(ground: Ground) -> None:
     service, request = ground.connect(), ground.request("count", 10)
-    service.submit(request)
-    ended(service, request.name)
+    job_id = service.submit(request).id
+    ended(service, job_id)
     lines: list[str] = []
     cursor = ""
     while len(lines) < 11:
-        chunk = ground.connect().logs(request.name, cursor, 2)
+        chunk = ground.connect().logs(job_id, cursor, 2)
         assert 0 < len(chunk.lines) <= 2
         lines += chunk.lines
         cursor = chunk.cursor
     assert lines == [*(f"line {number}" for number in range(10)), "no end of line"]
-    assert not ground.connect().logs(request.name, cursor, 2).lines
+    assert not ground.connect().logs(job_id, cursor, 2).lines
 
 
 def test_a_very_long_line_comes_in_pieces(ground: Ground) -> None:
     service, request = ground.connect(), ground.request("long_line", 150_000)
-    service.submit(request)
-    ended(service, request.name)
-    lines = all_lines(service, request.name)
+    job_id = service.submit(request).id
+    ended(service, job_id)
+    lines = all_lines(service, job_id)
     assert len(lines) > 2
     assert "".join(lines) == "é" * 150_000 + "next"
     assert lines[-1] == "next"
@@ -173,17 +174,17 @@ def test_a_very_long_line_comes_in_pieces(ground: Ground) -> None:
 
 def test_a_job_without_a_log_has_no_lines(ground: Ground) -> None:
     service, request = ground.connect(), ground.request("add", 1, 1)
-    service.submit(request)
-    ended(service, request.name)
-    chunk = service.logs(request.name)
+    job_id = service.submit(request).id
+    ended(service, job_id)
+    chunk = service.logs(job_id)
     assert (list(chunk.lines), chunk.more) == ([], False)
 
 
 def test_a_secret_of_the_launcher_reaches_the_step_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUR_TOKEN", "hunter2")
     service, request = ground.connect(), ground.request("secret", secrets={"TOKEN": "env:OUR_TOKEN"})
-    service.submit(request)
-    assert ended(service, request.name).state is JobState.SUCCEEDED
+    job_id = service.submit(request).id
+    assert ended(service, job_id).state is JobState.SUCCEEDED
     assert ground.value(request) == ["hunter2", ["TOKEN"]]
     assert b"hunter2" not in ground.store.get(request.spec_uri)
 
@@ -197,8 +198,8 @@ def test_a_secret_that_the_launcher_lacks_is_named_before_anything_runs(ground: 
 
 def test_a_job_gets_the_variables_of_its_request(ground: Ground) -> None:
     service, request = ground.connect(), ground.request("variables", environment={"AWS_ENDPOINT": "http://store:9000"})
-    service.submit(request)
-    ended(service, request.name)
+    job_id = service.submit(request).id
+    ended(service, job_id)
     variables = ground.value(request)
     assert variables["AWS_ENDPOINT"] == "http://store:9000"
     assert not [name for name in variables if name.startswith("AIRFLOW")]
@@ -207,5 +208,5 @@ def test_a_job_gets_the_variables_of_its_request(ground: Ground) -> None:
 
 def test_resources_are_accepted(ground: Ground) -> None:
     service, request = ground.connect(), ground.request("add", 1, 1, resources={"cpus": 0.5, "memory": "512MiB"})
-    service.submit(request)
-    assert ended(service, request.name).state is JobState.SUCCEEDED
+    job_id = service.submit(request).id
+    assert ended(service, job_id).state is JobState.SUCCEEDED

@@ -1,0 +1,168 @@
+"""Custom jobs of Vertex AI in one project and region. A job's id is the number that Vertex gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from airflow_stepops.clouds.gcp.connection import Account, account
+from airflow_stepops.clouds.gcp.failures import RefusedCallError
+from airflow_stepops.clouds.gcp.limits import check_request
+from airflow_stepops.clouds.gcp.logs import LogReader, Pace
+from airflow_stepops.clouds.gcp.request import create_request
+from airflow_stepops.clouds.gcp.states import ENDED, job_status
+from airflow_stepops.clouds.gcp.step_operator import LABEL, VertexStepOperator
+from airflow_stepops.errors import JobNotFoundError, TransientServiceError
+from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus, LogChunk
+
+_CONSOLE = "https://console.cloud.google.com"
+_PAGE = 100
+#: All of a job but its spec, which may be long.
+_SUMMARY = "name,state,createTime,startTime,endTime,updateTime,error,labels"
+_OURS = f"labels.{LABEL}:*"
+_GOING_ON = " AND ".join([_OURS, *(f'state!="JOB_STATE_{state}"' for state in ENDED)])
+#: Who asks first for what has changed gets also jobs that were made so many seconds earlier, and have ended since.
+_FIRST_LOOK_BACK = 8 * 86400.0
+
+
+class VertexJobService(JobService):
+    """The custom jobs of a step operator's project and region."""
+
+    poll_seconds: ClassVar[float] = 15.0
+    # 600 requests a minute for the whole project and region.
+    seconds_between_calls: ClassVar[float] = 0.5
+    enforces_timeout: ClassVar[bool] = True
+
+    def __init__(self, settings: VertexStepOperator) -> None:
+        self._settings = settings
+        self._going_on: set[str] | None = None
+        self._readers: dict[str, LogReader] = {}
+
+    def submit(self, request: JobRequest) -> JobStatus:
+        """Create the job, or return the one that this attempt has.
+
+        Vertex AI makes a new job for each request. So the jobs of an attempt carry its name as a label; all launchers
+        keep the oldest one, also when several of them had seen none, and stop the others.
+        """
+        there = self._named(request.name)
+        if not there:
+            job = create_request(request, self._settings, self._account.project)
+            check_request(job)
+            created = job_status(self._call("POST", json=job))
+            there = {created.id: created, **self._named(request.name)}
+        kept = _oldest(there)
+        for status in there.values():
+            if status.id != kept.id and not status.state.ended and status.state is not JobState.STOPPING:
+                self.cancel(status.id)
+        return kept
+
+    def find(self, name: str) -> JobStatus | None:
+        """Return the job that has this name as its label."""
+        there = self._named(name)
+        return _oldest(there) if there else None
+
+    def describe(self, job_id: str) -> JobStatus:
+        """Return the job."""
+        try:
+            if job_id.isdigit():
+                return job_status(self._call("GET", f"/{job_id}"))
+        except RefusedCallError as error:
+            if not error.is_not_found:
+                raise
+        raise JobNotFoundError(f"Vertex AI has no custom job {job_id!r} in {self._settings.region}")
+
+    def changed(self, since: float) -> Mapping[str, JobStatus]:
+        """Return the jobs that go on, those made since then, and those that went on at the last call and have ended.
+
+        Vertex AI cannot be asked for the jobs that have ended since then.
+        """
+        first = self._going_on is None
+        moment = datetime.fromtimestamp(since - (_FIRST_LOOK_BACK if first else 0), UTC)
+        found = self._listed(f'{_OURS} AND create_time>="{moment:%Y-%m-%dT%H:%M:%S.%fZ}"')
+        found |= self._listed(_GOING_ON)
+        for job_id in (self._going_on or set()) - set(found):
+            try:
+                found[job_id] = self.describe(job_id)
+            except JobNotFoundError:
+                continue
+        self._going_on = {job_id for job_id, status in found.items() if not status.state.ended}
+        return found
+
+    def cancel(self, job_id: str) -> None:
+        """Ask Vertex AI to stop the job. It may still succeed."""
+        if not job_id.isdigit():
+            return
+        try:
+            self._call("POST", f"/{job_id}:cancel", json={})
+        except RefusedCallError as error:
+            if not error.is_not_found and not self.describe(job_id).state.ended:
+                raise
+
+    def logs(self, job_id: str, cursor: str = "", limit: int = 1000) -> LogChunk:
+        """Return lines after a cursor; those of other machines than the first name their own."""
+        reader = self._readers.pop(job_id, None)
+        if reader is None or reader.cursor != cursor:
+            reader = LogReader(self._read_entries, job_id, cursor)
+        try:
+            chunk = reader.read(limit)
+        except TransientServiceError:
+            self._readers[job_id] = reader
+            raise
+        if chunk.more:
+            self._readers[job_id] = reader
+        return chunk
+
+    def console_url(self, job_id: str) -> str:
+        """Return the job's page."""
+        page = f"{_CONSOLE}/agent-platform/locations/{self._settings.region}/training/{job_id}"
+        return f"{page}?project={self._account.project}"
+
+    def logs_url(self, job_id: str) -> str:
+        """Return the page with the job's log entries."""
+        query = quote(f'resource.type="ml_job"\nresource.labels.job_id="{job_id}"', safe="")
+        return f"{_CONSOLE}/logs/query;query={query}?project={self._account.project}"
+
+    @property
+    def _account(self) -> Account:
+        return account(self._settings.connection, self._settings.project)
+
+    def _named(self, name: str) -> dict[str, JobStatus]:
+        return self._listed(f'labels.{LABEL}="{name}"')
+
+    def _listed(self, condition: str) -> dict[str, JobStatus]:
+        return {status.id: status for status in map(job_status, self._jobs(condition))}
+
+    def _jobs(self, condition: str) -> Iterator[Mapping[str, Any]]:
+        asked: dict[str, Any] = {"filter": condition, "pageSize": _PAGE, "readMask": _SUMMARY}
+        while True:
+            answer = self._call("GET", params=asked)
+            yield from answer.get("customJobs", ())
+            if not answer.get("nextPageToken"):
+                return
+            asked["pageToken"] = answer["nextPageToken"]
+
+    def _call(self, method: str, path: str = "", **request: Any) -> Any:
+        to = self._account
+        parent = f"projects/{to.project}/locations/{self._settings.region}"
+        url = f"{to.endpoint('aiplatform', self._settings.region)}/v1/{parent}/customJobs{path}"
+        return to.call(method, url, **request)
+
+    def _read_entries(self, asked: dict[str, Any]) -> Mapping[str, Any]:
+        to = self._account
+        _pace(to.project).wait()
+        body = {"resourceNames": [f"projects/{to.project}"], **asked}
+        answer: Mapping[str, Any] = to.call("POST", f"{to.endpoint('logging')}/v2/entries:list", json=body)
+        return answer
+
+
+@lru_cache(maxsize=64)
+def _pace(project: str) -> Pace:  # noqa: ARG001 - one for each project
+    return Pace()
+
+
+def _oldest(jobs: Mapping[str, JobStatus]) -> JobStatus:
+    """Return the same job to everybody who asks."""
+    return min(jobs.values(), key=lambda status: (status.created_at or 0.0, int(status.id)))
