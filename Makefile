@@ -12,8 +12,8 @@ help: ## Show this list
 demo: .venv/.with-demo ## Run the flights example through a real Airflow and leave it up; ONCE=1: stop after the run
 	@$(BIN)/python -m tools.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
-test: test-packages .venv/.with-test ## Run all tests; ARGS="…" goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: test-packages .venv/.with-test ## Run all tests, a file to a process; ARGS="…" goes to pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-packages:
 	@tools/debian_packages.sh podman runc skopeo docker-registry mmdebstrap

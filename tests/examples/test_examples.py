@@ -20,7 +20,7 @@ AIRPORTS = ["EWR", "JFK", "LGA"]
 @pytest.fixture(scope="module")
 def examples(migrated_database: None) -> Iterator[InProcessAirflow]:
     airflow = InProcessAirflow(DAGS)
-    for file in EXAMPLES.glob("*.py"):
+    for file in (*EXAMPLES.glob("*.py"), EXAMPLES / "stepops.yaml"):
         airflow.write(file.name, file.read_text())
     yield airflow
     shutil.rmtree(DAGS)
