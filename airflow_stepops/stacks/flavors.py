@@ -49,6 +49,7 @@ _BUILT_IN = {
         "local": "airflow_stepops.clouds.local.step_operator:LocalStepOperator",
         "docker": "airflow_stepops.clouds.docker.step_operator:DockerStepOperator",
         "sagemaker": "airflow_stepops.clouds.aws.step_operator:SageMakerStepOperator",
+        "vertex": "airflow_stepops.clouds.gcp.step_operator:VertexStepOperator",
     },
 }
 

@@ -29,8 +29,9 @@ Fetch = Callable[[dict[str, Any]], Mapping[str, Any]]
 class LogReader:
     """Reads one job's log once, from a place on to what is there now.
 
-    :param cursor: JSON: ``since``, the time before which nothing is looked for any more; ``seen``, the entries that were
-        handed on, from then on, as time and id; ``part``, an entry of which some lines were handed on, and how many.
+    :param cursor: JSON: ``since``, the time before which nothing is looked for any more; ``seen``, the entries
+        from then on that were handed on, as time and id; ``part``, an entry of which some lines were handed on, and how
+        many.
     """
 
     def __init__(self, fetch: Fetch, job_id: str, cursor: str) -> None:
