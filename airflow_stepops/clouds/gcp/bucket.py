@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_stepops.clouds.gcp.connection import account
+from airflow_stepops.clouds.gcp.connection import Account, account
 from airflow_stepops.errors import ArtifactError, JobRefusedError, TransientServiceError
 
 if TYPE_CHECKING:
     from obstore.store import GCSConfig, GCSCredential, GCSStore
 
 _GOOGLE = "https://storage.googleapis.com"
+#: In a token's place for emulators, which do not look at it: obstore writes with some token only.
+_ANYBODY = "anonymous"
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,17 @@ class GcsBucket:
         """
         from obstore.store import GCSStore
 
-        endpoint = self._endpoint()
+        opened = self._account()
+        endpoint = self._endpoint(opened)
         config: GCSConfig = {} if endpoint is None else {"base_url": endpoint}
+        if opened.is_anonymous:
+            config["bearer_token"] = _ANYBODY
         return GCSStore(
             self.name,
             prefix=prefix or None,
             config=config,
             client_options={"allow_http": _is_plain(endpoint)},
-            credential_provider=self._credential,
+            credential_provider=None if opened.is_anonymous else self._credential,
         )
 
     def environment(self) -> dict[str, str]:
@@ -49,24 +56,35 @@ class GcsBucket:
 
         In a job obstore finds those by itself: the metadata server gives tokens of the job's service account.
         """
-        endpoint = self._endpoint()
+        opened = self._account()
+        endpoint = self._endpoint(opened)
         found = {} if endpoint is None else {"GOOGLE_BASE_URL": endpoint}
-        return {**found, "GOOGLE_ALLOW_HTTP": "true"} if _is_plain(endpoint) else found
+        if _is_plain(endpoint):
+            found["GOOGLE_ALLOW_HTTP"] = "true"
+        if opened.is_anonymous:
+            found["GOOGLE_BEARER_TOKEN"] = _ANYBODY
+        return found
 
     def _credential(self) -> GCSCredential:
-        try:
+        with self._errors():
             token, ends = account(self.connection).credential()
-        except (TransientServiceError, JobRefusedError) as error:
-            raise ArtifactError(f"bucket {self.name!r}: {error}") from error
         return {"token": token, "expires_at": ends}
 
-    def _endpoint(self) -> str | None:
+    def _account(self) -> Account:
+        with self._errors():
+            return account(self.connection)
+
+    def _endpoint(self, opened: Account) -> str | None:
         """Return where Cloud Storage is, ``None`` for where it usually is."""
+        found = (self.endpoint or opened.endpoint("storage")).rstrip("/")
+        return None if found == _GOOGLE else found
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            found = (self.endpoint or account(self.connection).endpoint("storage")).rstrip("/")
+            yield
         except (TransientServiceError, JobRefusedError) as error:
             raise ArtifactError(f"bucket {self.name!r}: {error}") from error
-        return None if found == _GOOGLE else found
 
 
 def _is_plain(endpoint: str | None) -> bool:

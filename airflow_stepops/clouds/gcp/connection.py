@@ -75,6 +75,13 @@ class Account:
         return self._project
 
     @property
+    def is_anonymous(self) -> bool:
+        """Whether the connection says that there are no credentials, for emulators."""
+        from google.auth.credentials import AnonymousCredentials
+
+        return isinstance(self._credentials, AnonymousCredentials)
+
+    @property
     def service_account(self) -> str:
         """Email of the service account that calls are made as; ``""`` if the credentials do not tell."""
         email = getattr(self._credentials, "service_account_email", None)

@@ -86,6 +86,7 @@ class EmulatedGcp:
     :param token_seconds: how long access tokens are good for.
     :param grants: how tokens were asked for so far: ``key``, ``federation``, ``impersonation``, ``metadata``.
     :param disabled: emails of service accounts that get no tokens.
+    :param open_to_all: services that answer calls without a token.
     """
 
     url: str = ""
@@ -96,6 +97,7 @@ class EmulatedGcp:
     tokens: dict[str, tuple[str, float]] = field(default_factory=dict)
     grants: list[str] = field(default_factory=list)
     disabled: set[str] = field(default_factory=set)
+    open_to_all: set[str] = field(default_factory=set)
     _failing: list[Failing] = field(default_factory=list)
 
     @cached_property
@@ -207,7 +209,7 @@ class EmulatedGcp:
         if planned is not None:
             planned.times -= 1
             return _response(planned.answer())
-        if service and caller is None:
+        if service and caller is None and service not in self.open_to_all:
             said = "Request had invalid authentication credentials."
             return _response((401, {"error": {"code": 401, "message": said, "status": "UNAUTHENTICATED"}}))
         api = self.apis.get(service)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -127,6 +128,25 @@ def test_a_job_finds_the_service_account_of_its_machine_by_itself(
     assert values.open().get(uri) == b"from the job"
 
 
+def test_credentials_of_the_worker_s_machine_are_not_those_of_the_connection(
+    values: GcsArtifactStore, gcp: EmulatedGcp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key.json").write_text(json.dumps(gcp.key("machine@x.iam.gserviceaccount.com")))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    values.open().put(f"{values.root()}/value", b"")
+    assert gcp.calls[-1].caller == WORKER
+
+
+def test_an_emulator_without_logins_is_for_an_anonymous_connection_and_for_jobs(
+    values: GcsArtifactStore, gcp: EmulatedGcp, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gcp, "open_to_all", {"storage"})
+    emulated = values.overridden({"connection": connect(keyfile_dict=None, is_anonymous=True)})
+    in_job(IN_JOB, dict(emulated.job_environment()), values.root(), f"{values.root()}/value")
+    assert emulated.open().get(f"{values.root()}/value") == b"from the job"
+    assert gcp.calls[-1].caller == ""
+
+
 def test_no_secret_goes_to_a_job_or_into_a_document(values: GcsArtifactStore, gcp: EmulatedGcp) -> None:
     assert values.job_environment() == {"GOOGLE_BASE_URL": gcp.storage_url, "GOOGLE_ALLOW_HTTP": "true"}
     values.open().put(f"{values.root()}/value", b"")
@@ -243,9 +263,18 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, str], said: str
 PARTS = st.text("abcXYZ019!_.*'()-", min_size=1, max_size=8).filter(lambda part: part not in (".", ".."))
 
 
+@pytest.fixture(scope="module")
+def anonymous() -> Iterator[str]:
+    """Id of an Airflow connection without credentials."""
+    connection = {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_GCP_ANONYMOUS", json.dumps(connection))
+        yield "gcp_anonymous"
+
+
 @given(prefix=st.lists(PARTS, max_size=4).map("/".join))
-def test_any_folder_is_the_root_of_a_store(prefix: str) -> None:
-    store = GcsArtifactStore(bucket="abc", prefix=prefix, endpoint="http://127.0.0.1:9")
+def test_any_folder_is_the_root_of_a_store(anonymous: str, prefix: str) -> None:
+    store = GcsArtifactStore(bucket="abc", prefix=prefix, connection=anonymous, endpoint="http://127.0.0.1:9")
     assert store.open().root == store.root() == "/".join(["gs://abc", *([prefix] if prefix else [])])
 
 
