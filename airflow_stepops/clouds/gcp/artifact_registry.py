@@ -5,6 +5,7 @@ The hosts of gcr.io are Artifact Registry's too.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 from airflow_stepops.clouds.gcp.connection import Account, account
 from airflow_stepops.clouds.gcp.failures import RefusedCallError
 from airflow_stepops.errors import EndKind, JobRefusedError, RegistryAuthError, RegistryError, TransientServiceError
-from airflow_stepops.images.registry.auth import RenewableCredentials
+from airflow_stepops.images.registry.auth import Credentials, RenewableCredentials
 from airflow_stepops.images.registry.blobs import Blob
 from airflow_stepops.images.registry.client import RegistryClient
 from airflow_stepops.jobs.patience import patiently
 
 _USER = "oauth2accesstoken"
+_GOOGLE_S = re.compile(r"([a-z]+\.)?gcr\.io|[a-z0-9-]+-docker\.pkg\.dev")
 _API = "artifactregistry"
 _SECONDS_BETWEEN_LOOKS = 0.5
 _LOOKS = 120
@@ -77,28 +79,32 @@ class NewRepository:
 
         :raises RegistryError: or RegistryAuthError, if Google refuses.
         """
+        if not self.is_missing():
+            return
+        if not self.create:
+            raise RegistryError(
+                f"Artifact Registry has no repository {self.name!r} in {self.location} of project {self.project!r}:"
+                f" make it, with 'gcloud artifacts repositories create {self.name} --repository-format=docker "
+                f"--location={self.location} --project={self.project}', or set 'create_repository: true' for the "
+                "registry."
+            )
+        with registry_errors():
+            self._create(account(self.connection))
+
+    def is_missing(self) -> bool:
+        """Return whether Google says that there is no such repository.
+
+        :raises RegistryError: if Google does not say.
+        """
         with registry_errors():
             opened = account(self.connection)
-            if not self._is_missing(opened):
-                return
-            if not self.create:
-                raise RegistryError(
-                    f"Artifact Registry has no repository {self.name!r} in {self.location} of project {self.project!r}:"
-                    f" make it, with 'gcloud artifacts repositories create {self.name} --repository-format=docker "
-                    f"--location={self.location} --project={self.project}', or set 'create_repository: true' for the "
-                    "registry."
-                )
-            self._create(opened)
-
-    def _is_missing(self, opened: Account) -> bool:
-        try:
-            patiently(opened.call)("GET", f"{self._parent(opened)}/{self.name}")
-        except RefusedCallError as error:
-            # Who may push need not be allowed to ask: then the registry says what is wrong, if anything is.
-            if error.kind is not EndKind.PERMISSION:
-                if error.is_not_found:
-                    return True
-                raise
+            try:
+                patiently(opened.call)("GET", f"{self._parent(opened)}/{self.name}")
+            except RefusedCallError as error:
+                # Who may push need not be allowed to ask: then the registry says what is wrong, if anything is.
+                if error.kind is not EndKind.PERMISSION and not error.is_not_found:
+                    raise
+                return error.is_not_found
         return False
 
     def _create(self, opened: Account) -> None:
@@ -135,8 +141,23 @@ class GoogleRepository(RegistryClient):
 
     def __init__(self, name: str, *, credentials: GoogleLogin, new: NewRepository | None) -> None:
         super().__init__(name, credentials=credentials)
+        self._login = credentials
         self._new = new
         self._making = threading.Lock()
+
+    def login_for(self, registry: str) -> Credentials | None:
+        """Return the same login for whatever registry of Google."""
+        return self._login if _GOOGLE_S.fullmatch(registry) else super().login_for(registry)
+
+    def head_manifest(self, reference: str) -> str | None:
+        """Return the digest of a manifest, ``None`` when there is none."""
+        try:
+            return super().head_manifest(reference)
+        except RegistryAuthError:
+            # Of a repository that is missing Google may say just that it is denied "(or it may not exist)".
+            if self._new is None or not self._new.is_missing():
+                raise
+            return None
 
     def put_blob(self, blob: Blob) -> int:
         """Send a blob unless it is there, and return the number of bytes that were sent."""

@@ -103,12 +103,11 @@ def test_a_token_that_is_revoked_during_a_push_is_renewed(
 
 
 def test_threads_that_meet_a_revoked_token_renew_it_and_all_go_on(
-    images: GarContainerRegistry, gcp: EmulatedGcp, gar: FaultyProxy
+    images: GarContainerRegistry, gcp: EmulatedGcp
 ) -> None:
+    push_config(images.open())
     repository = images.open()
-    push_config(repository)
     gcp.revoke()
-    gar.add("status", "HEAD", "/blobs/", status=401, times=6)
     blobs = [BytesBlob.of(os.urandom(1000)) for _ in range(6)]
     before, ready = len(gcp.grants), threading.Barrier(6, timeout=30)
 
@@ -125,7 +124,7 @@ def test_a_login_that_is_refused_for_good_is_said(
     images: GarContainerRegistry, gcp: EmulatedGcp, gar: FaultyProxy
 ) -> None:
     repository = images.open()
-    repository.head_manifest("tag")
+    push_config(repository)
     gar.add("status", "HEAD", times=100, status=403)
     with pytest.raises(RegistryAuthError, match="answers 403") as raised:
         repository.head_manifest("tag")
@@ -140,6 +139,16 @@ def test_a_repository_that_is_missing_is_made_before_the_first_push(
     push_config(images.open())
     assert artifact_registry.repositories[name_of(images)]["format"] == "DOCKER"
     assert gcp.count("artifactregistry", "GET", "/operations/") > 0
+
+
+def test_a_missing_repository_that_google_just_denies_is_made_all_the_same(
+    images: GarContainerRegistry, gar: FaultyProxy, artifact_registry: ArtifactRegistry
+) -> None:
+    gar.add("status", "HEAD", "/manifests/", status=403, times=2)
+    repository = images.open()
+    assert repository.head_manifest("tag") is None
+    push_config(repository)
+    assert name_of(images) in artifact_registry.repositories
 
 
 def test_a_repository_that_is_there_is_asked_about_once_for_all_that_is_pushed(
