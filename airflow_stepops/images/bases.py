@@ -77,7 +77,7 @@ class RegistryBase(Base):
 
     :param reference: as a person wrote it.
     :param platform: ``os/architecture``.
-    :param target: where the image goes: a base in the same registry is read with the same login.
+    :param target: where the image goes: its login opens the base, if it is one for the base's registry too.
     :raises ImageError: if the reference is not the name of an image.
     :raises RegistryError: if its tag cannot be looked up.
     """
@@ -149,4 +149,5 @@ def _opened(name: ImageName, target: ImageRepository) -> ImageRepository:
 
     if isinstance(target, RegistryClient) and name.registry == target.registry:
         return target.sibling(name.path)
-    return RegistryClient(name.repository, push=False)
+    credentials = target.login_for(name.registry) if isinstance(target, RegistryClient) else None
+    return RegistryClient(name.repository, credentials=credentials, push=False)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from airflow_stepops.images.registry.repository import ImageRepository
 
 _PARTITIONS = r"amazonaws\.(?:com(?:\.cn)?|eu)|on\.(?:aws|amazonwebservices\.com\.cn)|sc2s\.sgov\.gov|c2s\.ic\.gov"
-_ECR = re.compile(rf"(?P<account>\d{{12}})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:{_PARTITIONS})")
+#: Hosts of private registries.
+ECR_HOST = re.compile(rf"(?P<account>\d{{12}})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:{_PARTITIONS})")
 _EMULATED = re.compile(r"[a-z0-9.-]+:\d+")
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})*")
@@ -42,7 +43,7 @@ class EcrContainerRegistry(ContainerRegistryComponent):
     @classmethod
     def _is_a_registry(cls, value: str) -> str:
         host, slash, prefix = value.partition("/")
-        if not (_ECR.fullmatch(host) or _EMULATED.fullmatch(host)) or (slash and not _NAME.fullmatch(prefix)):
+        if not (ECR_HOST.fullmatch(host) or _EMULATED.fullmatch(host)) or (slash and not _NAME.fullmatch(prefix)):
             raise ValueError(
                 "give the registry's host and lower-case names, without https://, such as "
                 "'123456789012.dkr.ecr.eu-central-1.amazonaws.com/team'; other registries have the flavor 'generic'"
@@ -71,10 +72,10 @@ class EcrContainerRegistry(ContainerRegistryComponent):
 
     def open(self) -> ImageRepository:
         """Open the repository with a login of the connection, which is renewed while it is open."""
-        from airflow_stepops.clouds.aws.ecr import EcrRepository, NewRepository, login_of
+        from airflow_stepops.clouds.aws.ecr import EcrRepository, NewRepository
 
         host, _, prefix = self.uri.partition("/")
-        found = _ECR.fullmatch(host)
+        found = ECR_HOST.fullmatch(host)
         path = f"{prefix}/{self.repository}" if prefix else self.repository
         new = NewRepository(
             name=path,
@@ -87,7 +88,8 @@ class EcrContainerRegistry(ContainerRegistryComponent):
         )
         return EcrRepository(
             f"{host}/{path}",
-            credentials=login_of(self.connection, new.region),
+            self.connection,
+            new.region,
             new=new if self.create_repository else None,
         )
 
@@ -97,7 +99,7 @@ class EcrContainerRegistry(ContainerRegistryComponent):
 
         host, _, rest = reference.partition("/")
         path, _, digest = rest.partition("@")
-        found = _ECR.fullmatch(host)
+        found = ECR_HOST.fullmatch(host)
         if found is None or not digest:
             return ""
         page = f"ecr/repositories/private/{found['account']}/{path}/_/image/{digest}/details"

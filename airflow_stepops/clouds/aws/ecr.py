@@ -10,9 +10,10 @@ from functools import cache
 from typing import Any
 
 from airflow_stepops.clouds.aws.connection import client, failing
+from airflow_stepops.clouds.aws.container_registry import ECR_HOST
 from airflow_stepops.clouds.aws.failures import Failure
 from airflow_stepops.errors import EndKind, RegistryAuthError, RegistryError
-from airflow_stepops.images.registry.auth import RenewableCredentials
+from airflow_stepops.images.registry.auth import Credentials, RenewableCredentials
 from airflow_stepops.images.registry.blobs import Blob
 from airflow_stepops.images.registry.client import RegistryClient
 
@@ -112,14 +113,22 @@ class EcrRepository(RegistryClient):
     """One repository of ECR.
 
     :param name: ``host/path``.
+    :param connection: id of an Airflow connection of type ``aws``, or ``None`` for the default one.
+    :param region: AWS region; ``None`` for the connection's.
     :param new: how it is made when it is missing, ``None`` to leave that to people.
     """
 
-    def __init__(self, name: str, *, credentials: EcrLogin, new: NewRepository | None) -> None:
-        super().__init__(name, credentials=credentials)
+    def __init__(self, name: str, connection: str | None, region: str | None, *, new: NewRepository | None) -> None:
+        super().__init__(name, credentials=login_of(connection, region))
+        self._connection = connection
         self.new = new
         self._is_made = False
         self._making = threading.Lock()
+
+    def login_for(self, registry: str) -> Credentials | None:
+        """Return a login of the same connection for whatever registry of ECR, such as those of AWS's own images."""
+        found = ECR_HOST.fullmatch(registry)
+        return login_of(self._connection, found["region"]) if found else super().login_for(registry)
 
     def put_blob(self, blob: Blob) -> int:
         """Send a blob unless it is there, and return the number of bytes that were sent."""

@@ -46,7 +46,9 @@ def _training(request: JobRequest, settings: SageMakerStepOperator, role: str) -
     longest = request.timeout or settings.max_runtime
     stopping = {"MaxRuntimeInSeconds": longest}
     if spot:
-        stopping["MaxWaitTimeInSeconds"] = max(settings.max_wait or longest + (request.pending_timeout or _SPOT_WAIT), longest)
+        stopping["MaxWaitTimeInSeconds"] = max(
+            settings.max_wait or longest + (request.pending_timeout or _SPOT_WAIT), longest
+        )
     return {
         "TrainingJobName": request.name,
         "RoleArn": role,

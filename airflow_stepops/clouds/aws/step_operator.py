@@ -48,7 +48,9 @@ class SageMakerStepOperator(StepOperatorComponent):
     )
     spot: bool = Field(False, description="managed spot training: cheaper machines that may be taken away")
     max_wait: int | None = Field(
-        None, ge=1, description="seconds for running and waiting with spot; default: run time and pending_timeout, or an hour"
+        None,
+        ge=1,
+        description="seconds for running and waiting with spot; default: run time and pending_timeout, or an hour",
     )
     keep_alive: int = Field(0, ge=0, le=21600, description="seconds that the machines stay warm for the next job")
     retry_attempts: int | None = Field(

@@ -45,6 +45,10 @@ class RegistryClient(ImageRepository):
             f"{self._registry}/{path}", credentials=self._credentials, insecure=self._insecure, push=False
         )
 
+    def login_for(self, registry: str) -> Credentials | None:
+        """Return what opens another registry, to read a base there; ``None`` for an anonymous user."""
+        return self._credentials if registry == self._registry else None
+
     @property
     def registry(self) -> str:
         """Host, with its port where it has one."""

@@ -66,6 +66,21 @@ def test_one_login_serves_all_that_is_opened_until_it_is_about_to_expire(
     assert not any(seen.headers.get("authorization") is None for seen in ecr.seen), "no request was made to be refused"
 
 
+def test_a_base_in_a_registry_of_another_account_or_region_is_read_with_a_login_of_the_same_connection(
+    images: EcrContainerRegistry, aws: EmulatedAws, ecr: FaultyProxy
+) -> None:
+    repository = images.open()
+    assert isinstance(repository, EcrRepository)
+    aws_s_own = repository.login_for("763104351884.dkr.ecr.us-west-2.amazonaws.com")
+    assert aws_s_own is not None
+    login = aws_s_own()
+    assert login is not None
+    assert login == ("AWS", aws.given[-1])
+    assert repository.login_for(ecr.host) is not None
+    assert repository.login_for("docker.io") is None
+    assert repository.login_for("763104351884.dkr.ecr.us-west-2.amazonaws.com.example.com") is None
+
+
 def test_a_login_whose_end_is_near_is_given_to_nobody_else(
     images: EcrContainerRegistry, aws: EmulatedAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
