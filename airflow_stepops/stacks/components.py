@@ -28,6 +28,9 @@ class Component(BaseModel, ABC):
     #: The name under which the flavor is registered.
     flavor: ClassVar[str]
 
+    #: Whose cloud it belongs to: ``aws``, ``gcp``, ``azure`` and so on; ``""`` for none.
+    cloud: ClassVar[str] = ""
+
     #: What the component is called in the stack file; set when it is read.
     name: str = ""
 
@@ -125,6 +128,16 @@ class StepOperatorComponent(Component):
     @abstractmethod
     def connect(self) -> JobService:
         """Return the service, with the credentials of the Airflow side."""
+
+    def permissions(
+        self, artifact_store: ArtifactStoreComponent, container_registry: ContainerRegistryComponent
+    ) -> Mapping[str, Any]:
+        """Return the least rights that Airflow and its jobs need, by name, in the cloud's own documents (JSON).
+
+        :param artifact_store: of the stack.
+        :param container_registry: of the stack.
+        """
+        return {}
 
     @abstractmethod
     def account_key(self) -> str:

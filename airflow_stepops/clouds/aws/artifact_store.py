@@ -23,6 +23,7 @@ class S3ArtifactStore(ArtifactStoreComponent):
     """Values in a bucket."""
 
     flavor: ClassVar[str] = "s3"
+    cloud: ClassVar[str] = "aws"
 
     bucket: str = Field(description="name of the bucket, which has to exist")
     prefix: str = Field("", description="folder in the bucket; default: the bucket's top")

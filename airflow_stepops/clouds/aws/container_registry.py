@@ -28,6 +28,7 @@ class EcrContainerRegistry(ContainerRegistryComponent):
     """A private registry of ECR, of one's own account or another one."""
 
     flavor: ClassVar[str] = "ecr"
+    cloud: ClassVar[str] = "aws"
 
     uri: str = Field(
         description="the registry and a prefix of names: 123456789012.dkr.ecr.eu-central-1.amazonaws.com/team"

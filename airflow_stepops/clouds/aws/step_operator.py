@@ -30,6 +30,7 @@ class SageMakerStepOperator(StepOperatorComponent):
     """Runs a step as a SageMaker training or processing job, from an image in ECR, with artifacts in S3."""
 
     flavor: ClassVar[str] = "sagemaker"
+    cloud: ClassVar[str] = "aws"
 
     role: str = Field(description="the job's execution role: its ARN, or its name")
     connection: str | None = Field(None, description="id of an Airflow connection of type aws; default: aws_default")
