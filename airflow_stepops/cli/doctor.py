@@ -99,8 +99,8 @@ def _stack_file() -> str:
 def _artifact_store(component: ArtifactStoreComponent) -> str:
     store = component.open()
     uri = f"{store.root}/doctor/{uuid.uuid4().hex}"
+    store.put_if_absent(uri, b"hello")
     try:
-        store.put_if_absent(uri, b"hello")
         with suppress(ArtifactExistsError):
             store.put_if_absent(uri, b"again")
             raise ConfigurationError(

@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "step-operator": ("airflow_stepops.cli.components:step_operator", "Register step operators."),
     "flavor": ("airflow_stepops.cli.flavor:flavor", "Show the flavors of components and their settings."),
     "doctor": ("airflow_stepops.cli.doctor:doctor", "Try each part of a stack for real."),
+    "permissions": ("airflow_stepops.cli.permissions:permissions", "Print the least rights that a stack needs."),
     "runs": ("airflow_stepops.cli.runs:runs", "Look at runs: their steps, where each ran, what it left."),
     "jobs": ("airflow_stepops.cli.jobs:jobs", "Look at the jobs of runs."),
     "logs": ("airflow_stepops.cli.logs:logs", "Print the log of a step's job."),

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from airflow_stepops.stacks.components import ImageTarget, StepOperatorComponent
+from airflow_stepops.stacks.components import (
+    ArtifactStoreComponent,
+    ContainerRegistryComponent,
+    ImageTarget,
+    StepOperatorComponent,
+)
 
 if TYPE_CHECKING:
     from airflow_stepops.jobs.protocol import JobService
@@ -128,6 +134,14 @@ class SageMakerStepOperator(StepOperatorComponent):
         from airflow_stepops.clouds.aws.service import SageMakerJobService
 
         return SageMakerJobService(self)
+
+    def permissions(
+        self, artifact_store: ArtifactStoreComponent, container_registry: ContainerRegistryComponent
+    ) -> Mapping[str, Any]:
+        """Return IAM policies: ``worker`` for the connection's identity, ``job`` and ``job_trust`` for the role."""
+        from airflow_stepops.clouds.aws.permissions import policies
+
+        return policies(self, artifact_store, container_registry)
 
     def account_key(self) -> str:
         """Return a key of connection, region and kind of job."""
