@@ -22,7 +22,7 @@ _IMAGE = re.compile(rf"{_PART}(?:/{_PART})*")
 #: So that host, project, repository and image stay below the 255 characters that Docker's references may have.
 _LONGEST_IMAGE = 80
 #: Where Artifact Registry keeps what the hosts of Container Registry hold.
-_LOCATIONS = {"gcr.io": "us", "us.gcr.io": "us", "eu.gcr.io": "europe", "asia.gcr.io": "asia"}
+LOCATIONS = {"gcr.io": "us", "us.gcr.io": "us", "eu.gcr.io": "europe", "asia.gcr.io": "asia"}
 _CONNECTION = "id of an Airflow connection of type google_cloud_platform; default: google_cloud_default"
 
 
@@ -127,7 +127,7 @@ class GcrContainerRegistry(_GoogleContainerRegistry):
 
     def console_url(self, reference: str) -> str:
         """Return the page of an image in the console."""
-        return _console_url(rf"{re.escape(self.host)}/{_PROJECT_IN_PATH}", _LOCATIONS[self.host], self.host, reference)
+        return _console_url(rf"{re.escape(self.host)}/{_PROJECT_IN_PATH}", LOCATIONS[self.host], self.host, reference)
 
 
 def _in_path(project: str) -> str:

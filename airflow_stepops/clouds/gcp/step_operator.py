@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from airflow_stepops.stacks.components import ImageTarget, StepOperatorComponent
+from airflow_stepops.stacks.components import (
+    ArtifactStoreComponent,
+    ContainerRegistryComponent,
+    ImageTarget,
+    StepOperatorComponent,
+)
 
 if TYPE_CHECKING:
     from airflow_stepops.jobs.protocol import JobService
@@ -52,6 +58,7 @@ class VertexStepOperator(StepOperatorComponent):
     """Runs a step as a custom job of Vertex AI, from an image in Artifact Registry, with artifacts in Cloud Storage."""
 
     flavor: ClassVar[str] = "vertex"
+    cloud: ClassVar[str] = "gcp"
 
     region: str = Field(pattern=r"^[a-z]+-[a-z]+\d+$", description="such as europe-west4")
     connection: str | None = Field(
@@ -187,6 +194,14 @@ class VertexStepOperator(StepOperatorComponent):
         from airflow_stepops.clouds.gcp.service import VertexJobService
 
         return VertexJobService(self)
+
+    def permissions(
+        self, artifact_store: ArtifactStoreComponent, container_registry: ContainerRegistryComponent
+    ) -> Mapping[str, Any]:
+        """Return IAM roles of one's own, and ``bindings``: who has which role on what."""
+        from airflow_stepops.clouds.gcp.permissions import roles_and_bindings
+
+        return roles_and_bindings(self, artifact_store, container_registry)
 
     def account_key(self) -> str:
         """Return a key of connection, project and region."""
