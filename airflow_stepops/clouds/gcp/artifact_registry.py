@@ -21,7 +21,8 @@ from airflow_stepops.images.registry.client import RegistryClient
 from airflow_stepops.jobs.patience import patiently
 
 _USER = "oauth2accesstoken"
-_GOOGLE_S = re.compile(r"([a-z]+\.)?gcr\.io|[a-z0-9-]+-docker\.pkg\.dev")
+#: Registries that take access tokens; the mirror of Docker Hub is for anybody.
+_OF_GOOGLE = re.compile(r"[a-z0-9-]+-docker\.pkg\.dev|(?!mirror\.)(?:[a-z0-9-]+\.)?gcr\.io")
 _API = "artifactregistry"
 _SECONDS_BETWEEN_LOOKS = 0.5
 _LOOKS = 120
@@ -146,8 +147,8 @@ class GoogleRepository(RegistryClient):
         self._making = threading.Lock()
 
     def login_for(self, registry: str) -> Credentials | None:
-        """Return the same login for whatever registry of Google."""
-        return self._login if _GOOGLE_S.fullmatch(registry) else super().login_for(registry)
+        """Return the same login for whatever registry of Google's, of other projects and regions too."""
+        return self._login if _OF_GOOGLE.fullmatch(registry) else super().login_for(registry)
 
     def head_manifest(self, reference: str) -> str | None:
         """Return the digest of a manifest, ``None`` when there is none."""

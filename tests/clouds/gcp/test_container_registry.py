@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_stepops.clouds.gcp.artifact_registry import GoogleRepository
 from airflow_stepops.clouds.gcp.container_registry import GarContainerRegistry, GcrContainerRegistry
 from airflow_stepops.errors import RegistryAuthError, RegistryError, StackError
 from airflow_stepops.images.registry.blobs import BytesBlob
@@ -70,6 +71,31 @@ def test_the_hosts_are_google_s_unless_the_connection_says_others(connection: st
     assert other.open().reference(DIGEST) == f"us-docker.pkg.dev/example.com/other-project/team/a/b@{DIGEST}"
     gcr = GcrContainerRegistry(host="eu.gcr.io", connection=connection)
     assert gcr.open().reference(DIGEST) == f"eu.gcr.io/{PROJECT}/steps@{DIGEST}"
+
+
+@pytest.mark.parametrize(
+    ("registry", "opens"),
+    [
+        ("us-docker.pkg.dev", True),
+        ("europe-west4-docker.pkg.dev", True),
+        ("gcr.io", True),
+        ("eu.gcr.io", True),
+        ("mirror.gcr.io", False),
+        ("docker.io", False),
+        ("gcr.io.example.com", False),
+        ("us-docker.pkg.dev.example.com", False),
+        ("us-docker.pkg.dev:8080", False),
+    ],
+)
+def test_the_login_is_for_bases_in_registries_of_google_and_in_no_others(
+    registry: str, opens: bool, images: GarContainerRegistry, gar: FaultyProxy
+) -> None:
+    repository = images.open()
+    assert isinstance(repository, GoogleRepository)
+    login = repository.login_for(registry)
+    assert (login is not None) is opens
+    assert login is None or login() == repository.login()
+    assert repository.login_for(gar.host) is not None
 
 
 def test_one_token_serves_all_that_is_opened(images: GarContainerRegistry, gcp: EmulatedGcp) -> None:
