@@ -30,11 +30,12 @@ class StorageFront:
     """Answers calls of the XML API with what the JSON API of a server says.
 
     :param upstream: URL of the server.
+    :param uploads: in several parts that go on: id → number → bytes.
     """
 
     upstream: str
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
-    _uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
 
     def make_bucket(self, name: str) -> None:
         """Make a bucket."""
@@ -124,13 +125,13 @@ class StorageFront:
     def _part(self, bucket: str, key: str, call: Call) -> Answer:
         if call.method == "POST" and "uploads" in call.query:
             upload = uuid.uuid4().hex
-            self._uploads[upload] = {}
+            self.uploads[upload] = {}
             return _xml(f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>")
         upload = call.query["uploadId"]
         if call.method == "PUT":
-            self._uploads[upload][int(call.query["partNumber"])] = call.body
+            self.uploads[upload][int(call.query["partNumber"])] = call.body
             return Response(b"", 200, {"ETag": f'"{upload}-{call.query["partNumber"]}"'})
-        parts = self._uploads.pop(upload)
+        parts = self.uploads.pop(upload)
         if call.method == "DELETE":
             return Response(b"", 204)
         listed = [int(element.text or "") for element in ElementTree.fromstring(call.body).iter("PartNumber")]

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 
 from airflow_stepops.clouds.gcp.artifact_store import GcsArtifactStore
 from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError, StackError
+from airflow_stepops.jobs.ledger import Ledger
+from airflow_stepops.runtime.spec import Attempt
 from airflow_stepops.stacks.components import ArtifactStoreComponent
 from airflow_stepops.stacks.flavors import component, component_from_document
 from tests.clouds.gcp.conftest import Connect
-from tests.clouds.gcp.emulated import JOB, WORKER, EmulatedGcp, hosts_with, metadata_server
+from tests.clouds.gcp.emulated import JOB, WORKER, Answer, Api, Call, EmulatedGcp, Reset, hosts_with, metadata_server
 from tests.clouds.gcp.storage import StorageFront
 from tests.engines import run
 
@@ -201,6 +203,55 @@ def test_what_fails_for_a_moment_is_tried_again(values: GcsArtifactStore, gcp: E
     store.put(f"{store.root}/value", b"x")
     assert plan.times == 0
     assert store.get(f"{store.root}/value") == b"x"
+
+
+def losing_answers(storage: StorageFront, method: str, times: int) -> Api:
+    """Return a Cloud Storage that does what it is asked, and then hangs up on the first calls of a method."""
+    left = [None] * times
+
+    def answer(call: Call) -> Answer:
+        done = storage(call)
+        if call.method == method and left:
+            left.pop()
+            raise Reset
+        return done
+
+    return answer
+
+
+def test_a_claim_whose_answer_is_lost_is_ours_all_the_same(
+    values: GcsArtifactStore, gcp: EmulatedGcp, storage: StorageFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gcp.apis, "storage", losing_answers(storage, "PUT", 1))
+    store, attempt = values.open(), Attempt("dag", "run", "task", -1, 1)
+    before = gcp.count("storage", "PUT")
+    assert Ledger(store, attempt).claim("attempt-2") is True
+    assert gcp.count("storage", "PUT") - before == 2
+    assert Ledger(store, attempt).claim("cancel") is False
+
+
+def test_a_long_value_survives_connections_that_break_on_the_way(
+    values: GcsArtifactStore, gcp: EmulatedGcp, storage: StorageFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gcp.apis, "storage", losing_answers(storage, "PUT", 2))
+    store, data = values.open(), os.urandom(20 * MEBIBYTE)
+    with store.writer(f"{store.root}/value") as file:
+        file.write(data)
+    assert store.get(f"{store.root}/value") == data
+
+
+def test_a_write_that_is_abandoned_leaves_nothing(values: GcsArtifactStore, storage: StorageFront) -> None:
+    store = values.open()
+
+    def write() -> None:
+        with store.writer(f"{store.root}/value") as file:
+            file.write(os.urandom(20 * MEBIBYTE))
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        write()
+    assert store.list(store.root) == []
+    assert storage.uploads == {}
 
 
 def test_without_credentials_it_is_said_where_they_come_from(
