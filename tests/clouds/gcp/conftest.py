@@ -10,11 +10,14 @@ from functools import partial
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.clouds.gcp.artifact_registry import ArtifactRegistry, GarFront, registry_user
-from tests.clouds.gcp.emulated import EmulatedGcp, emulated_gcp
+from tests.clouds.gcp.cloud_logging import CloudLogging
+from tests.clouds.gcp.emulated import JOB, EmulatedGcp, emulated_gcp, metadata_server
 from tests.clouds.gcp.storage import StorageFront, emulated_storage
-from tests.engines import running_registry
+from tests.clouds.gcp.vertex import REGION, Vertex
+from tests.engines import Podman, running_registry
 from tests.images.faults import FaultyProxy, faulty_proxy
 from tests.images.token_service import token_service
 
@@ -93,3 +96,58 @@ def gar(artifact_registry: ArtifactRegistry, google_registry: str) -> Iterator[F
     """The registry that belongs to the emulated API, at ``gar.host``; its requests are seen, and may be broken."""
     with faulty_proxy(google_registry, GarFront(artifact_registry)) as front:
         yield front
+
+
+@pytest.fixture(scope="session")
+def emulated(gcp: EmulatedGcp, podman: Podman) -> Iterator[Vertex]:
+    """Vertex AI and Cloud Logging in the emulated Google Cloud."""
+    with metadata_server(gcp) as address:
+        vertex = Vertex(gcp, podman, CloudLogging(), address)
+        gcp.apis |= {"aiplatform": vertex, "logging": vertex.logging}
+        yield vertex
+
+
+@pytest.fixture(scope="session")
+def pulled_from(artifact_registry: ArtifactRegistry, google_registry: str) -> Iterator[FaultyProxy]:
+    """The registry of the emulated Google Cloud, the same one for all tests of pipelines."""
+    with faulty_proxy(google_registry, GarFront(artifact_registry)) as front:
+        yield front
+
+
+@pytest.fixture(scope="session")
+def airflow_settings(
+    gcp: EmulatedGcp,
+    storage: StorageFront,
+    emulated: Vertex,
+    pulled_from: FaultyProxy,
+    base_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, str]:
+    """What makes the stack ``gcp`` of the examples the emulated one: variables of Airflow's processes."""
+    bucket = f"pipeline-{uuid.uuid4().hex}"
+    storage.make_bucket(bucket)
+    stack = {
+        "version": 1,
+        "artifact_stores": {
+            "gcs": {"flavor": "gcs", "bucket": bucket, "prefix": "team", "connection": "emulated_gcp"},
+        },
+        "container_registries": {
+            "gar": {"flavor": "gar", "location": REGION, "repository": "steps", "connection": "emulated_gcp"},
+        },
+        "step_operators": {
+            "vertex": {
+                "flavor": "vertex",
+                "region": REGION,
+                "service_account": JOB,
+                "connection": "emulated_gcp",
+                "base_image": base_image,
+            }
+        },
+        "stacks": {"gcp": {"artifact_store": "gcs", "container_registry": "gar", "step_operators": ["vertex"]}},
+    }
+    file = tmp_path_factory.mktemp("gcp") / "stepops.yaml"
+    file.write_text(yaml.safe_dump(stack))
+    places = {**gcp.overrides, "docker": f"http://{pulled_from.host}"}
+    extra = {"keyfile_dict": gcp.key(), "api_endpoint_overrides": places}
+    connection = {"conn_type": "google_cloud_platform", "extra": extra}
+    return {"STEPOPS_CONFIG": str(file), "AIRFLOW_CONN_EMULATED_GCP": json.dumps(connection)}

@@ -8,7 +8,6 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +24,7 @@ from airflow_stepops.errors import EndKind, JobNotFoundError, JobRefusedError, T
 from airflow_stepops.images.registry.client import RegistryClient
 from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobRequest, JobState
-from tests.clouds.gcp.cloud_logging import CloudLogging
-from tests.clouds.gcp.emulated import JOB, PROJECT, EmulatedGcp, metadata_server
+from tests.clouds.gcp.emulated import JOB, PROJECT, EmulatedGcp
 from tests.clouds.gcp.storage import StorageFront
 from tests.clouds.gcp.vertex import REGION, State, Vertex
 from tests.clouds.ground import Ground, all_lines, build_image, ended, running
@@ -43,7 +41,7 @@ from tests.clouds.test_job_service import (  # noqa: F401 - they run here with t
     test_two_launchers_at_once_launch_one_job,
     test_what_runs_and_what_has_ended_since_is_seen,
 )
-from tests.engines import BASE_PYTHON, Podman
+from tests.engines import BASE_PYTHON
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,6 @@ class OnVertex(Ground):
         """Return the ground with other settings of the step operator."""
         component = self.component.overridden(settings)
         return dataclasses.replace(self, component=component, connect=component.connect)
-
-
-@pytest.fixture(scope="session")
-def emulated(gcp: EmulatedGcp, podman: Podman) -> Iterator[Vertex]:
-    """Vertex AI and Cloud Logging in the emulated Google Cloud."""
-    with metadata_server(gcp) as address:
-        vertex = Vertex(podman, CloudLogging(), address)
-        gcp.apis |= {"aiplatform": vertex, "logging": vertex.logging}
-        yield vertex
 
 
 @pytest.fixture(scope="session")

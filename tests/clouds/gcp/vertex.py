@@ -26,11 +26,13 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 from tests.clouds.gcp.cloud_logging import CloudLogging
-from tests.clouds.gcp.emulated import JOB, PROJECT, Answer, Call, Reset, error
+from tests.clouds.gcp.emulated import JOB, PROJECT, Answer, Call, EmulatedGcp, Reset, error
 from tests.engines import Podman, free_port
 
 REGION = "europe-west4"
 NUMBER = "123456789012"
+#: Who pulls the images.
+AGENT = f"service-{NUMBER}@gcp-sa-aiplatform.iam.gserviceaccount.com"
 State = types.JobState
 ENDED = (State.JOB_STATE_SUCCEEDED, State.JOB_STATE_FAILED, State.JOB_STATE_CANCELLED)
 
@@ -89,7 +91,8 @@ class Vertex:
     :ivar together: what the next creates wait at, after their launchers have looked for a job.
     """
 
-    def __init__(self, podman: Podman, logging: CloudLogging, metadata: str) -> None:
+    def __init__(self, gcp: EmulatedGcp, podman: Podman, logging: CloudLogging, metadata: str) -> None:
+        self.gcp = gcp
         self.podman = podman
         self.logging = logging
         self.metadata = metadata
@@ -236,7 +239,9 @@ class Vertex:
         image = job.shown.job_spec.worker_pool_specs[0].container_spec.image_uri
         self.logging.write(job.id, "service", "Waiting for job to be provisioned.")
         try:
-            self.podman.run("pull", "--quiet", image)
+            token = self.gcp.new_token(AGENT, "agent")["access_token"]
+            login = f"oauth2accesstoken:{token}"
+            self.podman.run("pull", "--quiet", "--tls-verify=false", "--creds", login, image)
         except AssertionError:
             job.move(State.JOB_STATE_FAILED, 5, f"The image {image} does not exist, or it cannot be pulled.")
             return
