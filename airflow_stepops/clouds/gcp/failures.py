@@ -83,8 +83,7 @@ def read_no_answer(method: str, url: httpx.URL, error: httpx.TransportError) -> 
     """Return what it means that a call got no answer."""
     said = _one_line(str(error))
     if _BAD_CERTIFICATE in said:
-        advice = "name the file of its authority in SSL_CERT_FILE"
-        return Failure(f"the certificate of {url.host} is not trusted: {said}; {advice}.", EndKind.INVALID_REQUEST)
+        return _not_trusted(url.host, said, "SSL_CERT_FILE")
     return Failure(f"{_what(method, url)}: no answer ({type(error).__name__}{f': {said}' if said else ''})")
 
 
@@ -95,6 +94,8 @@ def read_no_credentials(error: GoogleAuthError) -> Failure:
     cause = error.__cause__ or error.__context__
     on_the_way = (exceptions.TransportError, exceptions.TimeoutError, exceptions.ResponseError)
     said = _one_line(str(error.args[0]) if error.args else type(error).__name__)
+    if _BAD_CERTIFICATE in said:
+        return _not_trusted("the service that gives access tokens", said, "REQUESTS_CA_BUNDLE")
     if error.retryable or isinstance(error, on_the_way) or isinstance(cause, on_the_way):
         return Failure(f"Google gave no access token: {said}")
     answer = _document(error.args[1]) if len(error.args) > 1 else {}
@@ -106,6 +107,11 @@ def read_no_credentials(error: GoogleAuthError) -> Failure:
     return Failure(
         f"Google does not take the credentials: {said}. {ADVICE_ON_CREDENTIALS}.", EndKind.PERMISSION, expired=True
     )
+
+
+def _not_trusted(who: str, said: str, variable: str) -> Failure:
+    advice = f"name the file of its authority in the variable {variable}"
+    return Failure(f"the certificate of {who} is not trusted: {said}; {advice}.", EndKind.INVALID_REQUEST)
 
 
 def _of_the_service(what: str, status: int, answer: Mapping[str, Any]) -> Failure:

@@ -264,8 +264,16 @@ def iam_credentials(gcp: EmulatedGcp) -> Api:
 
 
 @contextmanager
-def serving(answer: Callable[[Request], Response], host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Serve for the time of the block, and give the URL."""
+def serving(
+    answer: Callable[[Request], Response],
+    host: str = "127.0.0.1",
+    port: int = 0,
+    certificate: tuple[str, str] | None = None,
+) -> Iterator[str]:
+    """Serve for the time of the block, and give the URL.
+
+    :param certificate: files of a certificate and its key, to serve with TLS.
+    """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
@@ -275,11 +283,11 @@ def serving(answer: Callable[[Request], Response], host: str = "127.0.0.1", port
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionError("as planned") from None
 
-    server = make_server(host, port, application, threaded=True)
+    server = make_server(host, port, application, threaded=True, ssl_context=certificate)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
-        yield f"http://{host}:{server.server_port}"
+        yield f"{'https' if certificate else 'http'}://{host}:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

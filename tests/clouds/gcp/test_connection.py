@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from werkzeug import Response
+from werkzeug import Request, Response
 
 from airflow_stepops import __version__
 from airflow_stepops.clouds.gcp.connection import Account, account
 from airflow_stepops.clouds.gcp.failures import RefusedCallError
 from airflow_stepops.errors import EndKind, JobRefusedError, StackError, TransientServiceError
 from tests.clouds.gcp.conftest import Connect
-from tests.clouds.gcp.emulated import JOB, PROJECT, WORKER, Answer, Call, EmulatedGcp, Reset
+from tests.clouds.gcp.emulated import JOB, PROJECT, WORKER, Answer, Call, EmulatedGcp, Reset, serving
 from tests.engines import free_port, run
+from tests.images.certificates import self_signed
 
 CONNECTION = "airflow_stepops.clouds.gcp.connection"
 
@@ -311,6 +312,29 @@ def test_an_address_where_nobody_is_is_transient(connect: Connect) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(TransientServiceError, match=r"127\.0\.0\.1/v1/things: no answer \(ConnectError"):
         ask(account(connect(api_endpoint_overrides={"compute": nobody})))
+
+
+def test_a_certificate_that_is_not_trusted_says_where_to_name_its_authority(
+    gcp: EmulatedGcp, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = self_signed("of nobody")
+    (tmp_path / "key").write_bytes(key)
+    (tmp_path / "certificate").write_bytes(certificate)
+
+    def answer(request: Request) -> Response:
+        return gcp.answer(request, "compute" if request.method == "GET" else "", request.path)
+
+    with serving(answer, "127.0.0.2", certificate=(str(tmp_path / "certificate"), str(tmp_path / "key"))) as url:
+        api, keyfile = {"compute": url}, gcp.key(token_uri=f"{url}/token")
+        for settings, variable in (
+            ({"api_endpoint_overrides": api}, "SSL_CERT_FILE"),
+            ({"keyfile_dict": keyfile}, "REQUESTS_CA_BUNDLE"),
+        ):
+            with pytest.raises(RefusedCallError, match=rf"is not trusted: .*in the variable {variable}") as raised:
+                ask(account(connect(**settings)))
+            assert raised.value.kind is EndKind.INVALID_REQUEST
+            monkeypatch.setenv(variable, str(tmp_path / "certificate"))
+        assert ask(account(connect(api_endpoint_overrides=api, keyfile_dict=keyfile)))["caller"] == WORKER
 
 
 def _reset() -> Answer:
