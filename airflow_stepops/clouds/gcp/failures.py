@@ -22,6 +22,14 @@ _THROTTLED = frozenset({"RATE_LIMIT_EXCEEDED", "rateLimitExceeded", "userRateLim
 _FULL = re.compile(r"quota metrics? exceed", re.IGNORECASE)
 _PERMISSION = re.compile(r"\bpermission:? ['\"]?([a-z]\w*(?:\.\w+){1,3})\b", re.IGNORECASE)
 _SECRETS = re.compile(r"\bya29\.[\w.-]+|\beyJ[\w-]+\.[\w-]+\.[\w-]+")
+#: What helps where no permission is missing, by Google's reason.
+_ADVICE = {
+    "SERVICE_DISABLED": "Enable it: gcloud services enable {service}",
+    "BILLING_DISABLED": "Turn on billing for the project",
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT": "Give the machine the scope cloud-platform, or the Airflow connection "
+    "credentials of its own",
+    "SECURITY_POLICY_VIOLATED": "Let the Airflow connection into the service perimeter of the project",
+}
 _BAD_CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
 
 ADVICE_ON_CREDENTIALS = (
@@ -136,8 +144,8 @@ def _of_the_service(what: str, status: int, answer: Mapping[str, Any]) -> Failur
 
 def _allowing(reason: str, metadata: Mapping[str, Any], said: str) -> str:
     """Return what helps against a 403."""
-    if reason == "SERVICE_DISABLED":
-        return f"Enable it: gcloud services enable {metadata.get('service', '')}".rstrip()
+    if reason in _ADVICE:
+        return _ADVICE[reason].format(service=metadata.get("service", "its API"))
     named = _PERMISSION.search(said)
     permission = metadata.get("permission") or (named[1] if named else "")
     return f"Allow {permission or 'this'} to the service account or user of the Airflow connection"

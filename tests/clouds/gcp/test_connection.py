@@ -294,6 +294,9 @@ def test_what_may_pass_by_itself_is_transient(
         ("x has not been used in project 1 before or it is disabled.",
          info("SERVICE_DISABLED", service="aiplatform.googleapis.com"),
          "Enable it: gcloud services enable aiplatform.googleapis.com"),
+        ("Billing is off.", info("BILLING_DISABLED"), "Turn on billing"),
+        ("Insufficient scopes.", info("ACCESS_TOKEN_SCOPE_INSUFFICIENT"), "scope cloud-platform"),
+        ("Prohibited by organization's policy.", info("SECURITY_POLICY_VIOLATED"), "service perimeter"),
         ("no", None, "Allow this to the service account or user"),
     ],
 )  # fmt: skip
