@@ -63,7 +63,8 @@ def job_status(job: Mapping[str, Any]) -> JobStatus:
     state, kind, exit_code = _state(name, code, message, started=started_at is not None)
     if kind is EndKind.CANCELLED and _ran_too_long(job, started_at, ended_at):
         state, kind = JobState.FAILED, EndKind.TIMEOUT
-        message = message or "Vertex AI stopped it: it ran longer than it may (scheduling.timeout)"
+        # Its own message is that of all that are cancelled.
+        message = "Vertex AI stopped it: it ran longer than it may (scheduling.timeout)"
     elif name == "EXPIRED":
         message = message or "Vertex AI gave the job up (JOB_STATE_EXPIRED)"
     return JobStatus(
