@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-packages check format bench docs clean
+.PHONY: help demo test test-live-aws test-packages check format bench docs clean
 
 BIN := .venv/bin
 
@@ -14,6 +14,9 @@ demo: .venv/.with-demo ## Run the flights example through a real Airflow and lea
 
 test: test-packages .venv/.with-test ## Run all tests, a file to a process; ARGS="…" goes to pytest
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+test-live-aws: .venv/.with-test ## Run jobs on your AWS account: see docs/sagemaker.md
+	$(BIN)/python -m pytest -v tests/live/aws_smoke.py $(ARGS)
 
 test-packages:
 	@tools/debian_packages.sh podman runc skopeo docker-registry mmdebstrap

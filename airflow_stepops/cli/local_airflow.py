@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from airflow_stepops import settings
+from airflow_stepops.cli.main import QUIET
 from airflow_stepops.errors import StepopsError
 
 _BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
@@ -43,6 +44,9 @@ def local_airflow(bundle: Path) -> Iterator[Path]:
         "AIRFLOW__LOGGING__REMOTE_LOGGING": "False",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
+    level, quiet = QUIET
+    if os.environ.get(level) == quiet:  # the log of the run is a file
+        del os.environ[level]
     try:
         shutil.copyfile(_empty_database(runs), folder / "airflow.db")
         yield folder

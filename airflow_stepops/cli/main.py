@@ -35,6 +35,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "prune": ("airflow_stepops.cli.prune:prune", "Delete old runs, orphaned artifacts and unused caches."),
 }
 
+#: Airflow logs on standard output, where commands print what they are asked for: only what is fatal, unless a person
+#: has set another level.
+QUIET = ("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
+
 #: Wrong input; a failure of something else; interrupted.
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -97,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     :param arguments: default: those of the process.
     """
+    os.environ.setdefault(*QUIET)
     sys.exit(run(arguments))
 
 
