@@ -24,7 +24,7 @@ from airflow_stepops.errors import EndKind, JobNotFoundError, JobRefusedError, T
 from airflow_stepops.images.registry.client import RegistryClient
 from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobRequest, JobState
-from tests.clouds.gcp.emulated import JOB, PROJECT, EmulatedGcp
+from tests.clouds.gcp.emulated import JOB, PROJECT, Answer, Call, EmulatedGcp, Reset, error
 from tests.clouds.gcp.storage import StorageFront
 from tests.clouds.gcp.vertex import REGION, State, Vertex
 from tests.clouds.ground import Ground, all_lines, build_image, ended, running
@@ -226,6 +226,34 @@ def test_launchers_that_have_all_seen_no_job_keep_the_same_one_and_stop_the_othe
     assert found.id == kept
     service.cancel(kept)
     ended(service, kept)
+
+
+@pytest.mark.parametrize("broken", ["before", "after", "unavailable", "throttled"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_whichever_call_breaks_there_is_exactly_one_job(
+    ground: OnVertex, gcp: EmulatedGcp, emulated: Vertex, monkeypatch: pytest.MonkeyPatch, number: int, broken: str
+) -> None:
+    calls: list[str] = []
+
+    def breaking(call: Call) -> Answer:
+        calls.append(call.method)
+        if len(calls) == number:
+            if broken == "unavailable":
+                return error(503, "UNAVAILABLE", "The service is currently unavailable.")
+            if broken == "throttled":
+                return error(429, "RESOURCE_EXHAUSTED", "Quota exceeded", details=[])
+            if broken == "after":
+                emulated(call)
+            raise Reset
+        return emulated(call)
+
+    monkeypatch.setitem(gcp.apis, "aiplatform", breaking)
+    service, request = ground.connect(), ground.request("add", 40, 2)
+    status = patiently(service.submit)(request)
+    assert len(calls) >= 3
+    (job,) = emulated.labelled(request.name)
+    assert job.id == status.id
+    assert ended(service, status.id).state is JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize(("status", "code"), [(429, "RESOURCE_EXHAUSTED"), (503, "UNAVAILABLE")])
