@@ -1,0 +1,1 @@
+"""Microsoft Azure: Blob Storage, Container Registry, Azure ML."""
