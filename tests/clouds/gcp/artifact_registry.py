@@ -50,6 +50,9 @@ class ArtifactRegistry:
             if name in self.repositories:
                 return 200, {"name": name, **self.repositories[name]}
             return error(404, "NOT_FOUND", "Requested entity was not found.")
+        if call.method == "DELETE":
+            del self.repositories[name]
+            return 200, {"name": f"{name.rpartition('/repositories/')[0]}/operations/{uuid.uuid4()}"}
         assert call.method == "POST"
         return self._create(f"{name}/{call.query['repositoryId']}", found, call.json)
 
