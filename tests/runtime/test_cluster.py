@@ -45,3 +45,42 @@ def test_machines_of_vertex_are_ranked_pool_by_pool(
     assert here.variables()["MASTER_ADDR"] == "training-workerpool0-ab-0"
     assert here.variables()["WORLD_SIZE"] == "4"
     assert here.variables()["RANK"] == str(rank)
+
+
+PYTORCH = {"RANK": "1", "WORLD_SIZE": "3", "NODE_RANK": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "10.0.0.4"}
+MPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "3", "AZ_BATCHAI_JOB_MASTER_NODE_IP": "10.0.0.4"}
+ADDRESSES = ["10.0.0.4:2222", "10.0.0.5:2222", "10.0.0.6:2222"]
+TENSORFLOW = {"TF_CONFIG": json.dumps({"cluster": {"worker": ADDRESSES}, "task": {"type": "worker", "index": 1}})}
+
+
+@pytest.mark.parametrize("variables", [PYTORCH, MPI, TENSORFLOW])
+def test_machines_of_azure_ml_are_told_of_each_other_in_the_way_of_their_framework(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in {"AZUREML_RUN_ID": "churn-train-1", **variables}.items():
+        monkeypatch.setenv(name, value)
+    here = cluster()
+    assert (here.rank, here.size, here.hosts[0]) == (1, 3, "10.0.0.4")
+    assert here.variables()["MASTER_ADDR"] == "10.0.0.4"
+    monkeypatch.setenv("AZ_BATCH_HOST_LIST", "10.0.0.4,10.0.0.5,10.0.0.6")
+    assert cluster().hosts == ("10.0.0.4", "10.0.0.5", "10.0.0.6")
+    for name, value in here.variables().items():  # which the runtime sets for the step
+        monkeypatch.setenv(name, value)
+    assert (cluster().rank, cluster().size, cluster().hosts[0]) == (1, 3, "10.0.0.4")
+
+
+def test_hosts_that_azure_ml_does_not_tell_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"AZUREML_RUN_ID": "churn-train-1", **PYTORCH}.items():
+        monkeypatch.setenv(name, value)
+    assert cluster().hosts == ("10.0.0.4", "", "")
+
+
+def test_a_job_of_azure_ml_on_one_machine_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZUREML_RUN_ID", "churn-train-1")
+    assert (cluster().rank, cluster().size) == (0, 1)
+
+
+def test_variables_of_a_framework_mean_nothing_where_azure_ml_did_not_set_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in PYTORCH.items():
+        monkeypatch.setenv(name, value)
+    assert (cluster().rank, cluster().size) == (0, 1)
