@@ -34,9 +34,8 @@ class LogReader:
         many.
     """
 
-    def __init__(self, fetch: Fetch, job_id: str, cursor: str) -> None:
+    def __init__(self, job_id: str, cursor: str) -> None:
         told: dict[str, Any] = json.loads(cursor) if cursor else {}
-        self._fetch = fetch
         self._since: int = told.get("since", 0)
         self._seen = {(at, entry) for at, entry in told.get("seen", ())}
         self._part: dict[tuple[int, str], int] = {(at, entry): count for at, entry, count in told.get("part", ())}
@@ -55,7 +54,7 @@ class LogReader:
         """Whether all that was there is handed on."""
         return self._is_last_page and not self._waiting
 
-    def read(self, limit: int) -> LogChunk:
+    def read(self, limit: int, fetch: Fetch) -> LogChunk:
         """Return at most so many lines.
 
         :raises TransientServiceError: if there is no answer for now, and no line to hand on.
@@ -64,7 +63,7 @@ class LogReader:
         while len(lines) < limit and not self.over:
             if not self._waiting:
                 try:
-                    self._next_page()
+                    self._next_page(fetch)
                 except TransientServiceError:
                     if not lines:
                         raise
@@ -84,9 +83,9 @@ class LogReader:
         self.cursor = self._place()
         return LogChunk(lines, self.cursor, not self.over)
 
-    def _next_page(self) -> None:
+    def _next_page(self, fetch: Fetch) -> None:
         asked = {"filter": self._filter, "orderBy": "timestamp asc", "pageSize": _PAGE}
-        answer = self._fetch({**asked, "pageToken": self._token} if self._token else asked)
+        answer = fetch({**asked, "pageToken": self._token} if self._token else asked)
         self._waiting.extend(entry for entry in answer.get("entries", ()) if _key(entry) not in self._seen)
         # A page may be empty and not be the last one.
         self._token = answer.get("nextPageToken", "")
@@ -114,24 +113,22 @@ class Pace:
     :param burst: calls that may be made at once after a rest.
     """
 
-    #: Who would have to wait for longer is sent away, to not hold up a thread.
-    _LONGEST_WAIT = 5.0
-
     def __init__(self, seconds: float = 1.5, burst: int = 20) -> None:
         self._seconds = seconds
         self._burst = burst
         self._next = 0.0
         self._lock = threading.Lock()
 
-    def wait(self) -> None:
+    def wait(self, longest: float) -> None:
         """Wait for the turn.
 
-        :raises TransientServiceError: if it is far away.
+        :param longest: seconds; who would have to wait for longer is sent away, to not hold up a thread.
+        :raises TransientServiceError: if the turn is farther away.
         """
         with self._lock:
             now = time.monotonic()
             turn = max(self._next, now - self._burst * self._seconds)
-            if turn - now > self._LONGEST_WAIT:
+            if turn - now > longest:
                 raise TransientServiceError("the quota of Cloud Logging, 60 reads a minute, is used up for now")
             self._next = turn + self._seconds
         time.sleep(max(0.0, turn - now))

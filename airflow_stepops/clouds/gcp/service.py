@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -26,6 +27,11 @@ _OURS = f"labels.{LABEL}:*"
 _GOING_ON = " AND ".join([_OURS, *(f'state!="JOB_STATE_{state}"' for state in ENDED)])
 #: Who asks first for what has changed gets also jobs that were made so many seconds earlier, and have ended since.
 _FIRST_LOOK_BACK = 8 * 86400.0
+#: Who reads a log again within this part of the time between two looks does not merely follow the job.
+_USUAL_PART = 0.9
+_READ_LATELY = 3600.0
+#: Seconds for which a thread may be held up by the quota of logs.
+_LONGEST_WAIT = 5.0
 
 
 class VertexJobService(JobService):
@@ -40,6 +46,7 @@ class VertexJobService(JobService):
         self._settings = settings
         self._going_on: set[str] | None = None
         self._readers: dict[str, LogReader] = {}
+        self._read_at: dict[str, float] = {}
 
     def submit(self, request: JobRequest) -> JobStatus:
         """Create the job, or return the one that this attempt has.
@@ -102,12 +109,19 @@ class VertexJobService(JobService):
                 raise
 
     def logs(self, job_id: str, cursor: str = "", limit: int = 1000) -> LogChunk:
-        """Return lines after a cursor; those of other machines than the first name their own."""
+        """Return lines after a cursor; those of other machines than the first name their own.
+
+        Of very many jobs at once the quota of Cloud Logging lets each be read now and then only: who comes at the usual
+        pace takes what is left of it, and who comes sooner, as at a job's end, goes first.
+        """
+        now = time.monotonic()
+        soon = now - self._read_at.get(job_id, now) < self.poll_seconds * _USUAL_PART
+        self._read_at = {job: at for job, at in self._read_at.items() if now - at < _READ_LATELY} | {job_id: now}
         reader = self._readers.pop(job_id, None)
         if reader is None or reader.cursor != cursor:
-            reader = LogReader(self._read_entries, job_id, cursor)
+            reader = LogReader(job_id, cursor)
         try:
-            chunk = reader.read(limit)
+            chunk = reader.read(limit, partial(self._read_entries, _LONGEST_WAIT if soon else 0.0))
         except TransientServiceError:
             self._readers[job_id] = reader
             raise
@@ -150,9 +164,9 @@ class VertexJobService(JobService):
         url = f"{to.endpoint('aiplatform', self._settings.region)}/v1/{parent}/customJobs{path}"
         return to.call(method, url, **request)
 
-    def _read_entries(self, asked: dict[str, Any]) -> Mapping[str, Any]:
+    def _read_entries(self, longest_wait: float, asked: dict[str, Any]) -> Mapping[str, Any]:
         to = self._account
-        _pace(to.project).wait()
+        _pace(to.project).wait(longest_wait)
         body = {"resourceNames": [f"projects/{to.project}"], **asked}
         answer: Mapping[str, Any] = to.call("POST", f"{to.endpoint('logging')}/v2/entries:list", json=body)
         return answer

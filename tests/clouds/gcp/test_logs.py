@@ -197,3 +197,20 @@ def test_the_quota_of_the_project_is_not_exceeded_by_many_jobs_at_once(
         found = [lines for lines in threads.map(look, range(100)) if lines]
     assert 20 <= len(found) <= 60
     assert entries.refused == 0
+
+
+def test_who_follows_waits_for_nobody_and_who_comes_at_a_job_s_end_goes_first(
+    entries: CloudLogging, service: VertexJobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = Pace(seconds=0.3, burst=2)
+    monkeypatch.setattr(service_module, "_pace", lambda project: pace)
+    entries.write("1", FIRST, "one")
+    cursor = service.logs("1").cursor
+    entries.write("1", FIRST, "two")
+    monkeypatch.setattr(VertexJobService, "poll_seconds", 0.0)
+    with pytest.raises(TransientServiceError, match="60 reads a minute"):
+        for _ in range(10):
+            service.logs("1", cursor)
+    monkeypatch.setattr(VertexJobService, "poll_seconds", 15.0)
+    assert list(service.logs("1", cursor).lines) == ["two"]
+    assert entries.refused == 0
