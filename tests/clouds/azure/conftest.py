@@ -1,0 +1,55 @@
+"""An emulated Azure that is reached through Airflow connections alone."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.clouds.azure.emulated import EmulatedAzure, emulated_azure, running_azurite
+
+Connect = Callable[..., str]
+
+_OF_AZURE = ("AZURE_", "MSI_", "IDENTITY_", "AZUREML_")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_of_this_machine() -> Iterator[None]:
+    """No credentials and settings but those of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(_OF_AZURE)]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedAzure]:
+    """The emulated Azure, the same one for all tests; who trusts it is this process, and those that it starts."""
+    folder = tmp_path_factory.mktemp("azure")
+    with emulated_azure(folder) as running, pytest.MonkeyPatch.context() as patch:
+        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+            patch.setenv(name, str(running.certificate))
+        tls = (running.certificate, folder / "key.pem")
+        with running_azurite(folder / "blobs", tls) as running.blob_url:
+            yield running
+
+
+@pytest.fixture
+def connect(azure: EmulatedAzure, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Add an Airflow connection to the emulated Azure: ``connect(login=…, password=…, **extra)`` returns its id."""
+
+    def add(*login: str | None, **extra: Any) -> str:
+        name = f"azure_{uuid.uuid4().hex}"
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", azure.connection(*login, **extra))
+        return name
+
+    return add
+
+
+@pytest.fixture
+def connection(connect: Connect) -> str:
+    """Id of an Airflow connection to the emulated Azure."""
+    return connect()
