@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_stepops.runtime.checkpoints import checkpoint_dir
     from airflow_stepops.runtime.cluster import cluster
     from airflow_stepops.runtime.metadata import log_metadata
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "cluster", "log_metadata"]
+__all__ = ["__version__", "checkpoint_dir", "cluster", "log_metadata"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,6 +21,10 @@ def __getattr__(name: str) -> Any:
         from airflow_stepops.runtime.metadata import log_metadata
 
         return log_metadata
+    if name == "checkpoint_dir":
+        from airflow_stepops.runtime.checkpoints import checkpoint_dir
+
+        return checkpoint_dir
     if name == "cluster":
         from airflow_stepops.runtime.cluster import cluster
 

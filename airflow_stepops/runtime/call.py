@@ -14,6 +14,7 @@ from airflow_stepops.artifacts.materializers.json import JsonMaterializer
 from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import StepopsError
+from airflow_stepops.runtime.checkpoints import kept_checkpoints
 from airflow_stepops.runtime.cluster import cluster
 from airflow_stepops.runtime.metadata import collected_metadata
 from airflow_stepops.runtime.outputs import split_outputs
@@ -37,7 +38,7 @@ def run_step(function: Callable[..., Any], spec: JobSpec, store: ArtifactStore, 
     :raises ArtifactError: if the result cannot be written.
     """
     started_at = time.time()
-    with collected_metadata() as metadata:
+    with collected_metadata() as metadata, kept_checkpoints(spec, store) as checkpoints:
         try:
             args = [_load(value, store) for value in spec.args]
             kwargs = {name: _load(value, store) for name, value in spec.kwargs.items()}
@@ -46,13 +47,15 @@ def run_step(function: Callable[..., Any], spec: JobSpec, store: ArtifactStore, 
             ended_at = time.time()
             outputs, inline = _save_outputs(returned, spec, store) if cluster().rank == 0 else ({}, {})
         except BaseException as error:  # a step may also end with sys.exit()
+            checkpoints.save()
             result = failure(error, spec, metadata, started_at)
             leave_result(result, spec, store)
             if reraise:
                 raise
             return result
-    result = JobResult(spec.attempt, SUCCEEDED, outputs, inline, metadata, None, started_at, ended_at)
-    leave_result(result, spec, store)
+        result = JobResult(spec.attempt, SUCCEEDED, outputs, inline, metadata, None, started_at, ended_at)
+        leave_result(result, spec, store)
+        checkpoints.drop()
     return result
 
 

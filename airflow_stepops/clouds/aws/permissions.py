@@ -59,8 +59,8 @@ def policies(
     worker = [*_running_jobs(operator, place), *_reading_logs(operator, place)]
     job = [*_writing_logs(operator, place), *_job_extras(operator, place)]
     if isinstance(artifact_store, S3ArtifactStore):
-        worker += _store(artifact_store, place, delete=True)
-        job += _store(artifact_store, place, delete=False)
+        worker += _store(artifact_store, place, deletes="*")
+        job += _store(artifact_store, place, deletes="runs/*/checkpoints/*")
     if isinstance(container_registry, EcrContainerRegistry):
         worker += _images(container_registry, place, push=True)
         job += _images(container_registry, place, push=False)
@@ -147,13 +147,18 @@ def _job_extras(operator: SageMakerStepOperator, place: _Place) -> list[Statemen
     return statements
 
 
-def _store(store: S3ArtifactStore, place: _Place, *, delete: bool) -> list[Statement]:
+def _store(store: S3ArtifactStore, place: _Place, *, deletes: str) -> list[Statement]:
+    """Return what reading and writing values needs.
+
+    :param deletes: which objects may be deleted: a job has no use for others than its task's checkpoints.
+    """
     root = _s3(store.root(), place)
     bucket = _s3(f"s3://{store.bucket}", place)
-    actions = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject", *(["s3:DeleteObject"] if delete else [])]
+    actions = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"]
     # Not for the prefix alone: who may not list the whole bucket is told 403 of an object that is not there, not 404.
     statements = [
         _allow("Artifacts", actions, [f"{root}/*"]),
+        _allow("DeleteArtifacts", ["s3:DeleteObject"], [f"{root}/{deletes}"]),
         _allow("ListArtifacts", ["s3:ListBucket"], [bucket]),
     ]
     if store.kms_key:

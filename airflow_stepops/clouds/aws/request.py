@@ -177,8 +177,8 @@ def _experiment(settings: SageMakerStepOperator) -> dict[str, Any]:
 
 
 def _checkpoints(request: JobRequest) -> str:
-    """Return the folder that outlives attempts, beside their own."""
-    return f"{request.spec_uri.rsplit('/', 2)[0]}/checkpoints"
+    """Return a folder that outlives attempts, beside that of ``airflow_stepops.checkpoint_dir()``."""
+    return f"{request.spec_uri.rsplit('/', 2)[0]}/checkpoints/sagemaker"
 
 
 def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:

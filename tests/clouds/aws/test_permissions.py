@@ -177,7 +177,9 @@ def test_the_job_may_read_its_image_and_not_write_one(stack: dict[str, Any]) -> 
     job = actions(documents(stack)["job"])
     assert "ecr:BatchGetImage" in job
     assert "ecr:PutImage" not in job
-    assert "s3:DeleteObject" not in job
+    policy, root = documents(stack)["job"], f"arn:aws:s3:::{stack['artifact_store'].bucket}/team"
+    assert allows(policy, "s3:DeleteObject", f"{root}/runs/churn/one/train/-1/checkpoints/machine-0/attempt-1/a")
+    assert not allows(policy, "s3:DeleteObject", f"{root}/runs/churn/one/train/-1/attempt-1/result.json")
     assert not any(action.startswith("sagemaker:") for action in job)
 
 

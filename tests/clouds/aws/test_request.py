@@ -65,7 +65,7 @@ def test_spot_keeps_checkpoints_where_the_next_attempt_finds_them_and_waits_no_s
     document = made(request(resources={"spot": True}, timeout=900), max_wait=60)
     assert document["EnableManagedSpotTraining"] is True
     assert document["StoppingCondition"] == {"MaxRuntimeInSeconds": 900, "MaxWaitTimeInSeconds": 900}
-    assert document["CheckpointConfig"]["S3Uri"] == "s3://bucket/team/runs/churn/manual/train/-1/checkpoints"
+    assert document["CheckpointConfig"]["S3Uri"] == "s3://bucket/team/runs/churn/manual/train/-1/checkpoints/sagemaker"
 
 
 def test_a_processing_job_takes_the_same_settings() -> None:

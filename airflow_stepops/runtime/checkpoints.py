@@ -1,0 +1,277 @@
+"""A folder that outlives the machine: what a step writes there is copied to the store, and given to its next attempt.
+
+Below the folder of the task's checkpoints, each machine has its own::
+
+    machine-<rank>/attempt-<n>/manifest.json     the files as they were: path → digest, size, object
+    machine-<rank>/attempt-<n>/<sha256>          an object: what a file held
+
+An attempt begins with the newest manifest. It changes no objects but its own, so that two attempts at the same time
+cannot spoil each other's files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from airflow_stepops.artifacts.store import ArtifactStore
+from airflow_stepops.errors import IntegrityError, SpecError, StepopsError
+from airflow_stepops.runtime.cluster import cluster
+from airflow_stepops.runtime.spec import SCHEMA_VERSION, JobSpec, build, read_document
+
+#: A file is copied when it has not changed between two looks.
+_SECONDS_BETWEEN_LOOKS = 5.0
+_BLOCK = 8 * 1024 * 1024
+_MANIFEST = re.compile(r"attempt-(\d+)/manifest\.json")
+_OBJECT = re.compile(r"attempt-\d+/[0-9a-f]{64}")
+
+_current: Checkpoints | None = None
+
+
+def checkpoint_dir() -> Path:
+    """Return a folder whose files are there again when the step is tried again, on whatever machine.
+
+    Files are copied to the artifact store while the step runs, when they have not changed for some seconds, and once
+    more when it fails or is stopped. Write a checkpoint under another name and rename it when it is whole, so that no
+    half of it is copied. When the step has succeeded, its checkpoints are deleted. Of several machines each has a
+    folder of its own.
+
+    Outside of a step, as in a test that calls its function, it is an empty folder that is copied nowhere.
+
+    :raises IntegrityError: if what an earlier attempt left has changed since.
+    :raises ArtifactError: if the store cannot be read.
+    """
+    if _current is None:
+        return Path(tempfile.mkdtemp(prefix="stepops-checkpoints-"))
+    return _current.folder()
+
+
+@contextmanager
+def kept_checkpoints(spec: JobSpec, store: ArtifactStore) -> Iterator[Checkpoints]:
+    """Keep the checkpoints of the step in the block."""
+    global _current
+    outer, _current = _current, Checkpoints(spec, store)
+    try:
+        yield _current
+    finally:
+        _current.close()
+        _current = outer
+
+
+@dataclass(frozen=True)
+class SavedFile:
+    """A file as it is in the store.
+
+    :param object: its object, below the machine's folder.
+    :param size: in bytes.
+    """
+
+    object: str
+    sha256: str
+    size: int
+
+
+class Checkpoints:
+    """The checkpoints of one attempt on one machine.
+
+    :param store: in which they are kept.
+    """
+
+    def __init__(self, spec: JobSpec, store: ArtifactStore) -> None:
+        self._store = store
+        self._root = f"{spec.checkpoints}/machine-{cluster().rank}" if spec.checkpoints else ""
+        self._attempt = spec.attempt.try_number
+        self._folder: Path | None = None
+        self._files: dict[str, SavedFile] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._saved: dict[str, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._copier = threading.Thread(target=self._copy, name="stepops-checkpoints", daemon=True)
+
+    def folder(self) -> Path:
+        """Return the folder, with what earlier attempts left; see :func:`checkpoint_dir`."""
+        with self._lock:
+            if self._folder is None:
+                folder = Path(tempfile.mkdtemp(prefix="stepops-checkpoints-"))
+                if self._root:
+                    self._restore(folder)
+                    self._copier.start()
+                self._folder = folder
+            return self._folder
+
+    def save(self) -> None:
+        """Copy everything now: the step has ended, without success. What fails is said and not raised."""
+        if self._folder is None or not self._root:
+            return
+        self._over.set()
+        try:
+            self._look(final=True)
+        except Exception as error:  # noqa: BLE001 - why the step ended matters more
+            _say(f"the last checkpoints could not be saved: {error}")
+
+    def drop(self) -> None:
+        """Delete the checkpoints: the step has succeeded. What fails is said and not raised."""
+        if self._folder is None or not self._root:
+            return
+        self._over.set()
+        with self._lock:
+            self._files = {}
+            manifest = self._manifest_uri()
+            try:
+                self._write_manifest()
+                for uri in self._store.list(self._root):
+                    if uri != manifest:
+                        self._store.delete(uri)
+            except StepopsError as error:
+                _say(f"the checkpoints could not be deleted: {error}")
+
+    def close(self) -> None:
+        """Stop copying, and remove the folder."""
+        self._over.set()
+        if self._folder is not None:
+            with self._lock:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _copy(self) -> None:
+        while not self._over.wait(_SECONDS_BETWEEN_LOOKS):
+            try:
+                self._look(final=False)
+            except Exception as error:  # noqa: BLE001 - the store may be back for the next look
+                _say(f"checkpoints could not be saved, trying again: {error}")
+
+    def _look(self, *, final: bool) -> None:
+        """Copy what has changed; unless it is the last look, only what did not change since the one before."""
+        with self._lock:
+            if self._over.is_set() and not final:
+                return
+            assert self._folder is not None
+            now = dict(_files_in(self._folder))
+            ready = now if final else {name: stamp for name, stamp in now.items() if self._seen.get(name) == stamp}
+            self._seen = now
+            files = {name: saved for name, saved in self._files.items() if name in now}
+            for name, stamp in ready.items():
+                if self._saved.get(name) != stamp:
+                    saved = self._put(self._folder / name)
+                    if saved is not None:
+                        files[name], self._saved[name] = saved, stamp
+            if files != self._files:
+                before, self._files = self._files, files
+                self._write_manifest()
+                self._delete_unused(before)
+
+    def _put(self, path: Path) -> SavedFile | None:
+        """Copy a file; ``None`` when it changes meanwhile or is gone."""
+        try:
+            digest, size = _digest(path)
+            known = next((known for known in self._files.values() if known.sha256 == digest), None)
+            if known is not None:
+                return known
+            saved = SavedFile(f"attempt-{self._attempt}/{digest}", digest, size)
+            uri, copied = f"{self._root}/{saved.object}", hashlib.sha256()
+            with path.open("rb") as file, self._store.writer(uri) as writer:
+                while block := file.read(_BLOCK):
+                    copied.update(block)
+                    writer.write(block)
+        except FileNotFoundError:
+            return None
+        if copied.hexdigest() == digest:
+            return saved
+        self._store.delete(uri)
+        return None
+
+    def _write_manifest(self) -> None:
+        files = {name: dataclasses.asdict(saved) for name, saved in sorted(self._files.items())}
+        document = {"version": SCHEMA_VERSION, "files": files}
+        self._store.put(self._manifest_uri(), json.dumps(document).encode())
+
+    def _manifest_uri(self) -> str:
+        return f"{self._root}/attempt-{self._attempt}/manifest.json"
+
+    def _delete_unused(self, before: dict[str, SavedFile]) -> None:
+        used = {saved.object for saved in self._files.values()}
+        for saved in before.values():
+            if saved.object not in used and saved.object.startswith(f"attempt-{self._attempt}/"):
+                self._store.delete(f"{self._root}/{saved.object}")
+
+    def _restore(self, folder: Path) -> None:
+        found = (_MANIFEST.fullmatch(uri.removeprefix(f"{self._root}/")) for uri in self._store.list(self._root))
+        attempts = [int(name[1]) for name in found if name is not None and int(name[1]) <= self._attempt]
+        if not attempts:
+            return
+        uri = f"{self._root}/attempt-{max(attempts)}/manifest.json"
+        self._files = read_manifest(self._store.get(uri), uri)
+        for name, saved in self._files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fetch(saved, path)
+        self._saved = self._seen = dict(_files_in(folder))
+
+    def _fetch(self, saved: SavedFile, path: Path) -> None:
+        uri, digest = f"{self._root}/{saved.object}", hashlib.sha256()
+        with self._store.reader(uri) as reader, path.open("xb") as file:
+            while block := reader.read(_BLOCK):
+                digest.update(block)
+                file.write(block)
+        if digest.hexdigest() != saved.sha256:
+            raise IntegrityError(
+                f"the checkpoint {uri} has changed since it was saved: its sha256 is {digest.hexdigest()}. Delete "
+                f"{self._root} to begin without checkpoints."
+            )
+
+
+def read_manifest(data: bytes, uri: str) -> dict[str, SavedFile]:
+    """Read a manifest strictly: path below the folder → file.
+
+    :raises SpecError: naming what is wrong with it.
+    """
+    what = f"checkpoints {uri}"
+    files = read_document(data, what).get("files")
+    if not isinstance(files, dict):
+        raise SpecError(f"{what}: files must be an object.")
+    found = {}
+    for name, document in files.items():
+        saved = build(SavedFile, document, f"{what}: {name!r}")
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or str(parts) != name or "\0" in name or name == ".":
+            raise SpecError(f"{what}: {name!r} is no path below a folder.")
+        if not _OBJECT.fullmatch(saved.object):
+            raise SpecError(f"{what}: {name!r}: {saved.object!r} is no object of a checkpoint.")
+        found[name] = saved
+    return found
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    """Return the sha256 and the size of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return digest.hexdigest(), file.tell()
+
+
+def _files_in(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the regular files below a folder: path and what tells that one has changed."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            try:
+                found = path.lstat()
+            except FileNotFoundError:  # renamed just now
+                continue
+            if not path.is_symlink():
+                yield path.relative_to(folder).as_posix(), (found.st_size, found.st_mtime_ns)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"airflow_stepops: {text}\n")
+    sys.stderr.flush()
