@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,10 @@ from airflow_stepops.clouds.gcp.step_operator import LABEL, VertexStepOperator
 from airflow_stepops.errors import JobRefusedError
 from airflow_stepops.jobs.protocol import JobRequest
 from airflow_stepops.runtime.spec import COMMAND, spec_variables
+
+#: In values of variables Vertex AI puts a variable in the place of $(NAME), and, as Kubernetes does, one $ in the place
+#: of two. Doubled, these stay what they are.
+_DOLLARS = re.compile(r"\$\$+|\$(?=\()")
 
 
 def create_request(request: JobRequest, settings: VertexStepOperator, project: str) -> dict[str, Any]:
@@ -117,8 +122,7 @@ def _environment(request: JobRequest, settings: VertexStepOperator) -> list[dict
         **request.environment,
         **spec_variables(request.spec_uri, LONGEST_VALUE),
     }
-    # Vertex puts variables in the place of $(NAME), which nobody means here.
-    return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in variables.items()]
+    return [{"name": name, "value": _DOLLARS.sub(r"\g<0>\g<0>", value)} for name, value in variables.items()]
 
 
 def _labels(request: JobRequest, settings: VertexStepOperator) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -74,18 +75,30 @@ def test_the_step_s_timeout_goes_before_the_usual_one() -> None:
 
 
 def test_a_dollar_in_a_variable_stays_what_it_is() -> None:
-    document = made(environment={"PRICE": "$(HOME) $5 $$(X)"})
+    document = made(environment={"PRICE": "$(HOME) $5 $$(X) a$$b $"})
     variables = {v["name"]: v["value"] for v in document["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]["env"]}
-    assert variables["PRICE"] == "$$(HOME) $5 $$$(X)"
+    assert variables["PRICE"] == "$$(HOME) $5 $$$$(X) a$$$$b $"
 
 
-def test_all_settings_go_where_google_has_them() -> None:
+def test_settings_of_machines_go_into_each_pool() -> None:
     document = made(
-        request(timeout=60),
         machine_type="g2-standard-12",
         replica_count=3,
         boot_disk_type="pd-ssd",
         boot_disk_size=200,
+        nfs_mounts=[{"server": "10.0.0.2", "path": "/data", "mount_point": "data"}],
+    )
+    first, others = document["jobSpec"]["workerPoolSpecs"]
+    assert (first["replicaCount"], others["replicaCount"]) == ("1", "2")
+    expected = {"machineType": "g2-standard-12", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 1}
+    assert first["machineSpec"] == others["machineSpec"] == expected
+    assert first["diskSpec"] == others["diskSpec"] == {"bootDiskType": "pd-ssd", "bootDiskSizeGb": 200}
+    assert others["nfsMounts"] == [{"server": "10.0.0.2", "path": "/data", "mountPoint": "data"}]
+
+
+def test_settings_of_the_job_go_where_google_has_them() -> None:
+    document = made(
+        request(timeout=60),
         service_account=ACCOUNT,
         network="projects/123/global/networks/vpc",
         reserved_ip_ranges=["training"],
@@ -97,22 +110,8 @@ def test_all_settings_go_where_google_has_them() -> None:
         restart_on_worker_restart=True,
         persistent_resource="cluster-1",
         web_access=True,
-        nfs_mounts=[{"server": "10.0.0.2", "path": "/data", "mount_point": "data"}],
     )
     job = document["jobSpec"]
-    first, others = job["workerPoolSpecs"]
-    assert (first["replicaCount"], others["replicaCount"]) == ("1", "2")
-    assert (
-        first["machineSpec"]
-        == others["machineSpec"]
-        == {
-            "machineType": "g2-standard-12",
-            "acceleratorType": "NVIDIA_L4",
-            "acceleratorCount": 1,
-        }
-    )
-    assert first["diskSpec"] == {"bootDiskType": "pd-ssd", "bootDiskSizeGb": 200}
-    assert others["nfsMounts"] == [{"server": "10.0.0.2", "path": "/data", "mountPoint": "data"}]
     assert job["scheduling"] == {
         "timeout": "60s",
         "strategy": "FLEX_START",
@@ -120,8 +119,7 @@ def test_all_settings_go_where_google_has_them() -> None:
         "restartJobOnWorkerRestart": True,
     }
     assert (job["serviceAccount"], job["network"]) == (ACCOUNT, "projects/123/global/networks/vpc")
-    assert job["reservedIpRanges"] == ["training"]
-    assert job["persistentResourceId"] == "cluster-1"
+    assert (job["reservedIpRanges"], job["persistentResourceId"]) == (["training"], "cluster-1")
     assert job["enableWebAccess"] is True
     assert job["tensorboard"].endswith("/77")
     assert document["encryptionSpec"] == {"kmsKeyName": KEY}
@@ -282,6 +280,18 @@ def test_settings_that_cannot_work_are_refused_while_the_stack_is_read(given: di
     told = str(model_error(caught.value, "stepops.yaml: step_operators.gpu.", VertexStepOperator))
     assert said in told
     assert "\n" not in told
+
+
+@given(st.text("$()A b", max_size=12))
+@settings(max_examples=300)
+def test_every_value_of_a_variable_reaches_the_container_as_it_is(value: str) -> None:
+    (variable, _) = made(environment={"B": value})["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]["env"]
+    assert expanded(variable["value"], {"A": "of the machine"}) == value
+
+
+def expanded(value: str, variables: dict[str, str]) -> str:
+    """Return what Kubernetes makes of a value: $$ is $, $(NAME) is a variable, or itself where there is none."""
+    return re.sub(r"\$\$|\$\(([^)]*)\)", lambda f: variables.get(f[1], f[0]) if f[0] != "$$" else "$", value)
 
 
 TEXT = st.text(max_size=20)

@@ -303,12 +303,13 @@ def test_of_several_machines_the_first_leaves_the_result_and_the_lines_of_the_ot
 
 
 def test_a_job_is_its_service_account_and_gets_its_variables_as_they_are(ground: OnVertex, gcp: EmulatedGcp) -> None:
-    given = ground.having(environment={"PRICE": "$(CLOUD_ML_JOB_ID) $5"})
+    price = "$(CLOUD_ML_JOB_ID) $5 $$(CLOUD_ML_JOB_ID) a$$b $$$ $"
+    given = ground.having(environment={"PRICE": price})
     service, request = given.connect(), given.request("variables")
     job_id = service.submit(request).id
     ended(service, job_id)
     variables = given.value(request)
-    assert variables["PRICE"] == "$(CLOUD_ML_JOB_ID) $5"
+    assert variables["PRICE"] == price
     assert variables["AIP_MODEL_DIR"] == f"{request.spec_uri.rpartition('/')[0]}/vertex/model/"
     assert gcp.grants[-1] in ("metadata", "key")
     assert any(call.caller == JOB and call.service == "storage" for call in gcp.calls)

@@ -39,7 +39,7 @@ ENDED = (State.JOB_STATE_SUCCEEDED, State.JOB_STATE_FAILED, State.JOB_STATE_CANC
 _PARENTS = [f"projects/{project}/locations/{REGION}" for project in (PROJECT, NUMBER)]
 _CLAUSE = re.compile(r'(state|display_name|create_time|labels\.[\w-]+)(=|!=|>=|<=|>|<|:)(?:"([^"]*)"|(\*))')
 _LABEL = re.compile(r"[\w-]{0,63}")
-_VARIABLE = re.compile(r"\$\$\(|\$\((\w+)\)")
+_VARIABLE = re.compile(r"\$\$|\$\((\w+)\)")
 _STATUS = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404, "PERMISSION_DENIED": 403}
 
 
@@ -286,7 +286,7 @@ class Vertex:
             variables |= {f"AIP_{name}": f"{output}/{folder}/" for name, folder in folders.items()}
         for variable in spec.env:
             variables[variable.name] = _VARIABLE.sub(
-                lambda found: "$(" if found[1] is None else variables.get(found[1], found[0]), variable.value
+                lambda found: "$" if found[1] is None else variables.get(found[1], found[0]), variable.value
             )
         given = [part for name, value in variables.items() for part in ("-e", f"{name}={value}")]
         command = ["podman", "run", "--name", f"vertex-{job.id}-{machine}", "--network=host"]
