@@ -6,8 +6,9 @@ Inside a step's image a lighter module of the same name stands in for it.
 
 from __future__ import annotations
 
+from airflow_stepops.decorators.maintenance import maintenance
 from airflow_stepops.decorators.pipeline import pipeline
 from airflow_stepops.decorators.step import step
 from airflow_stepops.options import Image, Resources
 
-__all__ = ["Image", "Resources", "pipeline", "step"]
+__all__ = ["Image", "Resources", "maintenance", "pipeline", "step"]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from airflow_stepops import settings
 from airflow_stepops.cli import place
 from airflow_stepops.cli.output import json_option, print_json, print_table
+from airflow_stepops.errors import JobError
 from airflow_stepops.options import duration_seconds
+
+if TYPE_CHECKING:
+    from airflow_stepops.artifacts.store import ArtifactStore
+    from airflow_stepops.jobs.runs import StepRun
+    from airflow_stepops.runtime.spec import Attempt
 
 #: Outputs are saved within hours, even large ones, and a result follows at once.
 _DAY = 24 * 3600
@@ -22,9 +29,10 @@ _DAY = 24 * 3600
 @click.command("prune", help="Show old runs, orphaned artifacts and unused caches; --yes deletes them.")
 @click.option("--older-than", default="30d", show_default=True, help="Of runs and caches; at least 1d.")
 @click.option("--stack", help="Whose artifact store to look into; default: the active one.")
+@click.option("--orphans", is_flag=True, help="Also jobs that run and whose tasks have ended; --yes stops them.")
 @click.option("--yes", is_flag=True, help="Delete what is shown.")
 @json_option
-def prune(older_than: str, stack: str | None, yes: bool, as_json: bool) -> None:
+def prune(older_than: str, stack: str | None, orphans: bool, yes: bool, as_json: bool) -> None:
     """Delete, or show what would be deleted."""
     from airflow_stepops.jobs.pruning import delete, find_waste
 
@@ -35,7 +43,9 @@ def prune(older_than: str, stack: str | None, yes: bool, as_json: bool) -> None:
     store = place.to_read().stack(stack).artifact_store.open()
     waste = find_waste(store, runs_before=now - seconds, orphans_before=now - _DAY)
     unused = list(_unused(now - seconds))
+    jobs = _orphans(store, now) if orphans else []
     rows: list[dict[str, Any]] = [
+        *({"what": "orphaned job", "place": f"{job.step_operator}: {job.job_name}"} for job in jobs),
         *(
             {"what": "run", "place": run.uri, "objects": len(run.objects), "written": run.written_at}
             for run in waste.runs
@@ -44,6 +54,7 @@ def prune(older_than: str, stack: str | None, yes: bool, as_json: bool) -> None:
         *({"what": what, "place": str(path), "written": path.stat().st_mtime} for what, path in unused),
     ]
     if yes:
+        _stop(store, jobs)
         delete(store, [uri for run in waste.runs for uri in run.objects])
         delete(store, waste.orphans)
         for _, path in unused:
@@ -56,6 +67,32 @@ def prune(older_than: str, stack: str | None, yes: bool, as_json: bool) -> None:
         [(row["what"], _day(row.get("written")), row.get("objects"), row["place"]) for row in rows],
     )
     click.echo(("Deleted." if yes else "Nothing is deleted without --yes.") if rows else "There is nothing to delete.")
+
+
+def _orphans(store: ArtifactStore, now: float) -> list[StepRun]:
+    """Return the jobs that nobody waits for, as Airflow's database has it."""
+    from airflow_stepops.jobs.orphans import find_orphans
+
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    return find_orphans(store, _state_in_database, now)
+
+
+def _state_in_database(attempt: Attempt) -> str | None:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    key = {name: getattr(attempt, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
+    with create_session() as session:
+        found = session.query(TaskInstance.state).filter_by(**key).one_or_none()
+    return None if found is None or found[0] is None else str(found[0])
+
+
+def _stop(store: ArtifactStore, jobs: list[StepRun]) -> None:
+    from airflow_stepops.jobs.orphans import stop_orphans
+
+    for stopped in stop_orphans(store, jobs):
+        if stopped.failed:
+            raise JobError(f"job {stopped.step.job_name} {stopped.said}")
 
 
 def _unused(before: float) -> Iterator[tuple[str, Path]]:

@@ -51,6 +51,10 @@ class _Folder:
         return min(time for written in self.attempts.values() for time in written.values())
 
     @property
+    def written_at(self) -> float:
+        return max(time for written in self.attempts.values() for time in written.values())
+
+    @property
     def needed(self) -> list[str]:
         """URIs to read. The ledger of a job names its attempt, so its spec is not needed."""
         return [
@@ -70,14 +74,16 @@ class RunArchive:
     def __init__(self, store: ArtifactStore) -> None:
         self._store = store
 
-    def runs(self, dag_id: str | None = None, limit: int | None = None) -> list[Run]:
+    def runs(self, dag_id: str | None = None, limit: int | None = None, written_after: float = 0.0) -> list[Run]:
         """Return runs, those that began last first. What cannot be read of one is told with it.
 
         :param dag_id: of one DAG alone.
         :param limit: how many at most.
+        :param written_after: Unix time; only those in which something was written since.
         :raises ArtifactError: if the store cannot be listed.
         """
-        return self._read(self._folders(*() if dag_id is None else (dag_id,))[:limit])
+        folders = self._folders(*() if dag_id is None else (dag_id,))
+        return self._read([folder for folder in folders if folder.written_at > written_after][:limit])
 
     def run(self, dag_id: str, run_id: str) -> Run:
         """Return a run.

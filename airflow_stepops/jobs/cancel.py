@@ -18,7 +18,6 @@ from airflow_stepops.jobs.runs import StepRun
 
 #: Jobs that are stopped at the same time: each may take the seconds that its step has to clean up.
 _AT_ONCE = 16
-_REASON = "cancelled by 'stepops cancel'"
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,16 @@ class Cancelled:
     failed: bool = False
 
 
-def cancel_jobs(store: ArtifactStore, steps: Sequence[StepRun]) -> Iterator[Cancelled]:
+def cancel_jobs(
+    store: ArtifactStore, steps: Sequence[StepRun], reason: str = "cancelled by 'stepops cancel'"
+) -> Iterator[Cancelled]:
     """Stop the jobs of steps that have not ended, those of earlier attempts too; yield each when it is done with.
 
     The claim of the ledger decides, as it does for attempts that want to go on with a job: a job is never both adopted
     and stopped. Asking twice is fine.
 
     :param steps: the last attempts.
+    :param reason: for the ledger.
     """
     jobs: dict[str, tuple[StepRun, LedgerEntry]] = {}
     for step in steps:
@@ -52,11 +54,11 @@ def cancel_jobs(store: ArtifactStore, steps: Sequence[StepRun]) -> Iterator[Canc
     unfinished = [(step, entry) for step, entry in jobs.values() if not step.ended]
     live = LiveJobs()
     with ThreadPoolExecutor(_AT_ONCE, "stepops-cancel") as threads:
-        for done in as_completed([threads.submit(_cancel, store, live, *job) for job in unfinished]):
+        for done in as_completed([threads.submit(_cancel, store, live, reason, *job) for job in unfinished]):
             yield done.result()
 
 
-def _cancel(store: ArtifactStore, live: LiveJobs, step: StepRun, entry: LedgerEntry) -> Cancelled:
+def _cancel(store: ArtifactStore, live: LiveJobs, reason: str, step: StepRun, entry: LedgerEntry) -> Cancelled:
     try:
         status = patiently(live.status)(entry)
         if status is None:
@@ -70,7 +72,7 @@ def _cancel(store: ArtifactStore, live: LiveJobs, step: StepRun, entry: LedgerEn
         current = ledger.read()
         # Airflow, if it waits for the job, notes the end too and knows more of it.
         if status.state is JobState.STOPPED and current is not None and not current.ended_at:
-            ledger.record(current.ended(status, Outcome(EndKind.CANCELLED, _REASON)))
+            ledger.record(current.ended(status, Outcome(EndKind.CANCELLED, reason)))
     except StepopsError as error:
         return Cancelled(step, f"could not be stopped: {error}", failed=True)
     return Cancelled(step, status.state.value)

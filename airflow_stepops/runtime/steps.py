@@ -8,7 +8,7 @@ from typing import Any
 from airflow_stepops.options import Image, Resources
 from airflow_stepops.runtime.marks import MarkedStep
 
-__all__ = ["Image", "Resources", "pipeline", "step"]
+__all__ = ["Image", "Resources", "maintenance", "pipeline", "step"]
 
 
 def step(function: Callable[..., Any] | None = None, /, **_options: Any) -> Any:
@@ -19,3 +19,7 @@ def step(function: Callable[..., Any] | None = None, /, **_options: Any) -> Any:
 def pipeline(function: Callable[..., Any] | None = None, /, **_options: Any) -> Any:
     """Mark a function as a pipeline; inside a job it is never called."""
     return (lambda decorated: decorated) if function is None else function
+
+
+def maintenance(stack: str | None = None, **_options: Any) -> None:
+    """Make no DAG; inside a job there is nothing to maintain."""

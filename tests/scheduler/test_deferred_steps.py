@@ -187,6 +187,37 @@ def test_a_restarted_triggerer_goes_on_with_the_job(airflow: LocalAirflow, tmp_p
     assert airflow.client.task_instance("one_waiting", run, "wait_for")["try_number"] == 1
 
 
+@pytest.mark.parametrize("how", ["the command", "the DAG"])
+def test_a_job_whose_task_was_ended_while_no_triggerer_was_alive_is_found_and_stopped(
+    airflow: LocalAirflow, tmp_path: Path, how: str
+) -> None:
+    run = airflow.client.trigger("one_waiting", {"gate": str(tmp_path / "never")})
+    wanted = airflow.client.trigger("one_waiting", {"gate": str(tmp_path / "gate")})
+    orphan = deferred(airflow, "one_waiting", run, "wait_for")["job_name"]
+    other = deferred(airflow, "one_waiting", wanted, "wait_for")["job_name"]
+    airflow.stop("triggerer")
+    airflow.client.set_state("one_waiting", run, "wait_for", "failed")
+    assert airflow.client.wait("one_waiting", run) == "failed"
+    command = [Path(sys.executable).with_name("stepops"), "prune", "--orphans", "--json"]
+    said = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
+    found = [row["place"] for row in json.loads(said.stdout)["found"] if row["what"] == "orphaned job"]
+    assert found == [f"local: {orphan}"]
+    assert not job_state(airflow, orphan).get("ended_at")
+    if how == "the DAG":
+        swept = airflow.client.trigger("stepops_maintenance")
+        assert airflow.client.wait("stepops_maintenance", swept) == "success"
+        assert airflow.client.xcom("stepops_maintenance", swept, "stop_orphans") == [f"{orphan} stopped"]
+    else:
+        subprocess.run([*command, "--yes"], env=airflow.environment, check=True, capture_output=True)
+    wait_for_end(airflow, orphan, seconds=5)
+    entry = json.loads(ledger(airflow, run, "wait_for").read_text())
+    assert (entry["state"], entry["end_reason"]) == ("stopped", "nobody waited for it: its task had ended")
+    assert not job_state(airflow, other).get("ended_at")
+    airflow.start("triggerer")
+    (tmp_path / "gate").touch()
+    assert airflow.client.wait("one_waiting", wanted) == "success"
+
+
 def wait_for_end(airflow: LocalAirflow, name: str, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not (state := job_state(airflow, name)).get("ended_at"):

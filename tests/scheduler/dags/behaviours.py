@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from airflow.sdk import task
 
 from airflow_stepops import log_metadata
-from airflow_stepops.dag import Image, pipeline, step
+from airflow_stepops.dag import Image, maintenance, pipeline, step
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,3 +90,6 @@ def values() -> None:
     parts = split(numbers())
     total([parts["small"], parts["large"]])
     ordinary(parts["large"])
+
+
+maintenance_dag = maintenance(schedule=None)

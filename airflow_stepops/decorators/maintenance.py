@@ -1,0 +1,59 @@
+"""A DAG that stops jobs which nobody waits for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from airflow.sdk import DAG, dag, task
+
+from airflow_stepops.runtime.spec import Attempt
+
+
+def maintenance(
+    stack: str | None = None, *, schedule: Any = "*/10 * * * *", dag_id: str = "stepops_maintenance", **arguments: Any
+) -> DAG:
+    """Return a DAG that stops jobs whose tasks have ended.
+
+    Mostly there are none, since a task that a person ends stops its job. But a person may act while no triggerer is
+    alive, and a job that nobody waits for is paid for until its own end.
+
+    :param stack: name of the stack whose jobs are looked at; default: the active one.
+    :param schedule: as Airflow's.
+    :param arguments: further arguments of Airflow's DAG.
+    """
+
+    @task
+    def stop_orphans(stack: str | None) -> list[str]:
+        """Stop the jobs, and return what became of each."""
+        from airflow_stepops.jobs import orphans
+        from airflow_stepops.stacks.file import load
+
+        store = load().stack(stack).artifact_store.open()
+        found = orphans.find_orphans(store, _state_in_airflow, time.time())
+        said = [(f"{one.step.job_name} {one.said}", one.failed) for one in orphans.stop_orphans(store, found)]
+        for line, _ in said:
+            logging.getLogger(__name__).info("[stepops] job %s", line)
+        if any(failed for _, failed in said):
+            raise RuntimeError("not every job could be stopped; the next run tries again")
+        return [line for line, _ in said]
+
+    arguments = {"catchup": False, "max_active_runs": 1, "tags": ["stepops"], **arguments}
+
+    @dag(dag_id=dag_id, schedule=schedule, **arguments)
+    def stepops_maintenance() -> None:
+        stop_orphans(stack)
+
+    return stepops_maintenance()
+
+
+def _state_in_airflow(attempt: Attempt) -> str | None:
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=attempt.dag_id, task_ids=[attempt.task_id], run_ids=[attempt.run_id], map_index=attempt.map_index
+    )
+    key = attempt.task_id if attempt.map_index < 0 else f"{attempt.task_id}_{attempt.map_index}"
+    state = (states.get(attempt.run_id) or {}).get(key)
+    return None if state is None else str(state)
