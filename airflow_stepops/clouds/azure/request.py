@@ -13,10 +13,11 @@ from airflow_stepops.jobs.protocol import JobRequest
 from airflow_stepops.runtime.spec import COMMAND, spec_variables
 
 #: Schemes of URIs of Blob Storage.
-_OF_AZURE = ("az://", "azure://", "abfs://", "abfss://")
+_OF_AZURE = ("az://", "abfs://", "abfss://")
 #: Bytes of a variable's value: Linux starts no program with a variable of more than 131,072, its name included.
 LONGEST_VALUE = 130_000
 _TIERS = {"dedicated": "Standard", "spot": "Spot"}
+_IDENTITIES = {"managed": "Managed", "user": "UserIdentity", "token": "AMLToken"}
 _PRIORITIES = {"low": 1, "medium": 2, "high": 3}
 #: The shell gives its place to the runtime, so that it is the runtime that is asked to stop. Azure ML begins in a
 #: folder of its own.
@@ -51,6 +52,7 @@ def create_request(
         "command": _IN_SHELL,
         "environmentId": environment,
         "environmentVariables": {
+            **_identity_variables(settings.identity),
             **settings.environment,
             **request.environment,
             **spec_variables(request.spec_uri, LONGEST_VALUE),
@@ -103,10 +105,14 @@ def _distribution(settings: AzureMLStepOperator) -> dict[str, Any]:
 
 
 def _identity(identity: str) -> dict[str, str]:
-    kinds = {"managed": "Managed", "user": "UserIdentity", "token": "AMLToken"}
-    if identity in kinds:
-        return {"identityType": kinds[identity]}
+    if identity in _IDENTITIES:
+        return {"identityType": _IDENTITIES[identity]}
     return {"identityType": "Managed", "clientId": identity}
+
+
+def _identity_variables(identity: str) -> dict[str, str]:
+    """Return what tells the libraries in the job which one of several identities it is."""
+    return {} if identity in _IDENTITIES else {"AZURE_CLIENT_ID": identity}
 
 
 def _tags(request: JobRequest, settings: AzureMLStepOperator) -> dict[str, str]:

@@ -94,7 +94,7 @@ def test_azure_ai_ml_reads_the_request_as_its_own_command_job() -> None:
     assert (job.queue_settings.job_tier, job.queue_settings.priority) == ("spot", "high")
     assert job.identity.client_id == IDENTITY
     assert (job.distribution.type, job.distribution.process_count_per_instance) == ("pytorch", 1)
-    assert job.environment_variables == {"A": "b", "STEPOPS_SPEC": SPEC_URI}
+    assert job.environment_variables == {"A": "b", "AZURE_CLIENT_ID": IDENTITY, "STEPOPS_SPEC": SPEC_URI}
     assert job.tags["team"] == "ml"
     assert job.properties["cost"] == "42"
 
@@ -172,7 +172,9 @@ def test_several_machines_are_always_told_of_each_other(kind: str | None, docume
     ],
 )
 def test_a_job_is_the_identity_that_the_settings_say(setting: str, sent: dict[str, str]) -> None:
-    assert made(identity=setting)["identity"] == sent
+    job = made(identity=setting)
+    assert job["identity"] == sent
+    assert job["environmentVariables"].get("AZURE_CLIENT_ID") == sent.get("clientId")
 
 
 def test_a_secret_of_the_launcher_is_refused_since_there_is_no_place_for_it() -> None:
