@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _READ_BYTES = 16 * 1024 * 1024
+#: Of a request that breaks before its answer comes.
+_ATTEMPTS = 3
+_LOST = re.compile(r"\bkind: (Interrupted|Timeout)\b")
 
 
 class Bucket(Backend):
@@ -42,11 +46,22 @@ class Bucket(Backend):
             obstore.put(self._store, key, data)
 
     def put_if_absent(self, key: str, uri: str, data: bytes) -> None:
-        """Write the object on the condition that there is none."""
+        """Write the object on the condition that there is none.
+
+        When the service did so and its answer was lost, it finds an object: its own.
+        """
         import obstore
+        from obstore.exceptions import GenericError
 
         with _write_errors(uri):
-            obstore.put(self._store, key, data, mode="create")
+            for attempts_left in reversed(range(_ATTEMPTS)):
+                try:
+                    obstore.put(self._store, key, data, mode="create")
+                    return
+                except GenericError as error:
+                    # obstore itself sends this again to S3 and Cloud Storage, but not to Blob Storage.
+                    if not attempts_left or not _LOST.search(str(error)):
+                        raise
 
     def size(self, key: str, uri: str) -> int:
         """Return the object's length."""
@@ -103,7 +118,9 @@ class Bucket(Backend):
         if self._opened is None:
             from obstore.store import from_url
 
-            self._opened = from_url(self._root)
+            from airflow_stepops.artifacts.blob_storage import is_container, open_container
+
+            self._opened = open_container(self._root) if is_container(self._root) else from_url(self._root)
         return self._opened
 
 

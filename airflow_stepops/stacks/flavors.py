@@ -33,6 +33,7 @@ _BUILT_IN = {
         "local": "airflow_stepops.clouds.local.artifact_store:LocalArtifactStore",
         "s3": "airflow_stepops.clouds.aws.artifact_store:S3ArtifactStore",
         "gcs": "airflow_stepops.clouds.gcp.artifact_store:GcsArtifactStore",
+        "azure-blob": "airflow_stepops.clouds.azure.artifact_store:AzureBlobArtifactStore",
     },
     "container_registries": {
         "local": "airflow_stepops.clouds.local.container_registry:LocalContainerRegistry",

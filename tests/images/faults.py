@@ -31,6 +31,7 @@ class Fault:
     :param path: regular expression, searched in path and query; an operation of AWS is behind it, as in ``/#PutObject``.
     :param times: how many requests are hit.
     :param after: how many that match are let through first, those that another fault hits not counted.
+    :param body: of the answer with a ``status``.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Fault:
     after: int = 0
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
     hit: int = 0
 
 
@@ -78,7 +80,7 @@ class FaultyProxy:
         self._faults.append(fault)
         return fault
 
-    def take(self, method: str, path: str) -> Fault | None:
+    def take(self, method: str, path: str, headers: Mapping[str, str]) -> Fault | None:
         """Return the fault for a request."""
         with self._lock:
             for fault in self._faults:
@@ -107,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         self.proxy.seen.append(Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, length))
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-        fault = self.proxy.take(self.command, f"{self.path}#{operation}" if operation else self.path)
+        fault = self.proxy.take(self.command, f"{self.path}#{operation}" if operation else self.path, self.headers)
         try:
             self._forward(fault, length)
         except (_Reset, ConnectionError, http.client.HTTPException):
@@ -124,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Reset
         if fault is not None and kind == "status":
             self._read(length)
-            self._answer(fault.status, fault.headers)
+            self._answer(fault.status, fault.headers, fault.body)
             return
         decided = self.proxy.gate(self.command, self.path, self.headers) if self.proxy.gate is not None else None
         if decided is not None:
@@ -176,6 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         for name, value in replaced.items():
             self.send_header(name, value)
+        if answer.getheader("Transfer-Encoding"):  # what came in pieces goes on as one
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if kind == "damage_answer" and body:
             body = bytes([body[0] ^ 0xFF]) + body[1:]
@@ -205,12 +209,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def faulty_proxy(registry: str, gate: Gate | None = None) -> Iterator[FaultyProxy]:
-    """Run a proxy in front of a registry (``host:port``)."""
+def faulty_proxy(
+    registry: str, gate: Gate | None = None, kind: Callable[..., FaultyProxy] = FaultyProxy
+) -> Iterator[FaultyProxy]:
+    """Run a proxy in front of a registry (``host:port``).
+
+    :param kind: makes the proxy of registry, host and gate.
+    """
     handler = type("Handler", (_Handler,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    proxy = FaultyProxy(registry, f"127.0.0.1:{server.server_address[1]}", gate)
+    proxy = kind(registry, f"127.0.0.1:{server.server_address[1]}", gate)
     handler.proxy = proxy
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

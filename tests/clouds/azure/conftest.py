@@ -31,9 +31,8 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedAzure]:
     folder = tmp_path_factory.mktemp("azure")
     with emulated_azure(folder) as running, pytest.MonkeyPatch.context() as patch:
         for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
-            patch.setenv(name, str(running.certificate))
-        tls = (running.certificate, folder / "key.pem")
-        with running_azurite(folder / "blobs", tls) as running.blob_url:
+            patch.setenv(name, str(running.authority))
+        with running_azurite(folder / "blobs", running) as running.blob_url:
             yield running
 
 

@@ -20,7 +20,7 @@ from werkzeug import Request, Response
 
 from tests.clouds.gcp.emulated import Answer, Api, Call, Failing, serving
 from tests.engines import CACHE, free_port, running, wait_until
-from tests.images.certificates import self_signed
+from tests.images.certificates import signed_by_authority
 
 TENANT = "7f9d3e0a-1b52-4f0a-9c8e-2f6a5d4c3b2a"
 SUBSCRIPTION = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
@@ -40,7 +40,8 @@ _SIGNED_WITH = "nobody but the emulated Entra ID knows it"
 class EmulatedAzure:
     """A running emulation.
 
-    :param certificate: file of the certificate that all of it has, which is its own authority.
+    :param authority: file of the certificate of who signed that of the servers.
+    :param tls: files of the servers' certificate and its key.
     :param url: of Entra ID; that of another service is ``<url>/<service>``.
     :param blob_url: of the storage account ``ACCOUNT``, with TLS: tokens are looked at.
     :param apis: name of a service, such as ``arm`` for Resource Manager → what answers its calls.
@@ -49,9 +50,11 @@ class EmulatedAzure:
     :param grants: scopes of the tokens so far.
     :param token_seconds: how long access tokens are good for.
     :param secrets: client id → secret of a service principal.
+    :param open_to_all: services that answer calls without a token.
     """
 
-    certificate: Path
+    authority: Path
+    tls: tuple[Path, Path]
     url: str = ""
     blob_url: str = ""
     apis: dict[str, Api] = field(default_factory=dict)
@@ -60,6 +63,7 @@ class EmulatedAzure:
     grants: list[str] = field(default_factory=list)
     token_seconds: float = 3600.0
     secrets: dict[str, str] = field(default_factory=lambda: {CLIENT: SECRET})
+    open_to_all: set[str] = field(default_factory=lambda: {"", "msi"})
     _failing: list[Failing] = field(default_factory=list)
 
     @property
@@ -103,12 +107,17 @@ class EmulatedAzure:
         self._failing.append(failing)
         return failing
 
+    def make_container(self, name: str) -> None:
+        """Make a container of the storage account."""
+        token = self.new_token("tests", "https://storage.azure.com")
+        headers = {"Authorization": f"Bearer {token}", "x-ms-version": "2023-11-03"}
+        verify = httpx.create_ssl_context(str(self.authority))
+        url = f"{self.blob_url}/{name}?restype=container"
+        assert httpx.put(url, headers=headers, verify=verify).status_code == 201
+
     def count(self, service: str, method: str = "", path: str = "") -> int:
         """Return how many calls of a service came."""
-        return sum(
-            call.service == service and method in ("", call.method) and re.search(path, call.path) is not None
-            for call in self.calls
-        )
+        return sum(call.service == service and _fits(call, method, path) for call in self.calls)
 
     def revoke(self) -> None:
         """Make all tokens of today bad."""
@@ -142,11 +151,10 @@ class EmulatedAzure:
         call = Call(service, request.method, path, query, headers, request.get_data(), caller)
         self.calls.append(call)
         for plan in self._failing:
-            if plan.times > 0 and plan.service == service and plan.method in ("", call.method):
-                if re.search(plan.path, path):
-                    plan.times -= 1
-                    return _response(plan.answer())
-        if service not in ("", "msi") and not caller:
+            if plan.times > 0 and plan.service == service and _fits(call, plan.method, plan.path):
+                plan.times -= 1
+                return _response(plan.answer())
+        if service not in self.open_to_all and not caller:
             said = "The access token expiry UTC time is earlier than current UTC time."
             return _response((401, {"error": {"code": "ExpiredAuthenticationToken", "message": said}}))
         return _response(self._entra(call) if not service else self.apis[service](call))
@@ -189,36 +197,40 @@ def emulated_azure(folder: Path) -> Iterator[EmulatedAzure]:
 
     :param folder: for its certificate.
     """
-    key, certificate = self_signed("emulated Azure")
-    (folder / "key.pem").write_bytes(key)
-    (folder / "certificate.pem").write_bytes(certificate)
-    azure = EmulatedAzure(folder / "certificate.pem")
+    names = ("key.pem", "certificate.pem", "authority.pem")
+    key, certificate, authority = (folder / name for name in names)
+    for file, text in zip((key, certificate, authority), signed_by_authority("emulated Azure"), strict=True):
+        file.write_bytes(text)
+    azure = EmulatedAzure(authority, (certificate, key))
     azure.apis["msi"] = node_identity(azure)
-    files = (str(folder / "certificate.pem"), str(folder / "key.pem"))
-    with serving(azure.answer, ADDRESS, certificate=files) as azure.url:
+    with serving(azure.answer, ADDRESS, certificate=(str(certificate), str(key))) as azure.url:
         yield azure
 
 
 @contextmanager
-def running_azurite(folder: Path, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
+def running_azurite(folder: Path, azure: EmulatedAzure | None = None) -> Iterator[str]:
     """Run Blob Storage, and give the URL of the account ``ACCOUNT``.
 
     :param folder: for its log.
-    :param tls: files of a certificate and its key; with them tokens of Entra ID open it, too.
+    :param azure: whose certificate it has; with it tokens of Entra ID open it, and else keys alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    host, port = ADDRESS if tls else "127.0.0.1", free_port()
+    host, port = ADDRESS if azure else "127.0.0.1", free_port()
     program = CACHE / "azurite" / "node_modules" / ".bin" / "azurite-blob"
     assert program.exists(), f"{program} is missing: npm install --prefix {CACHE / 'azurite'} azurite@3"
     options = ["--blobHost", host, "--blobPort", str(port), "--inMemoryPersistence"]
     options += ["--silent", "--skipApiVersionCheck", "--disableTelemetry"]
-    if tls:
-        options += ["--oauth", "basic", "--cert", str(tls[0]), "--key", str(tls[1])]
-    url = f"{'https' if tls else 'http'}://{host}:{port}/{ACCOUNT}"
-    verify = httpx.create_ssl_context(str(tls[0])) if tls else True
+    if azure:
+        options += ["--oauth", "basic", "--cert", str(azure.tls[0]), "--key", str(azure.tls[1])]
+    url = f"{'https' if azure else 'http'}://{host}:{port}/{ACCOUNT}"
+    verify = httpx.create_ssl_context(str(azure.authority)) if azure else True
     with running(str(program), *options, environment=dict(os.environ), log=folder / "log"):
         wait_until(lambda: httpx.get(url, verify=verify).status_code, "Azurite", folder / "log")
         yield url
+
+
+def _fits(call: Call, method: str, path: str) -> bool:
+    return method in ("", call.method) and re.search(path, call.path) is not None
 
 
 def _response(answer: Answer) -> Response:
