@@ -28,7 +28,7 @@ class Fault:
         the client gets the status) · ``header`` (headers of the answer are replaced) · ``as`` (the answer comes with
         another status) · ``slow`` (small pieces).
     :param method: of the request.
-    :param path: regular expression, searched in path and query; an operation of AWS is behind it, as in ``/#PutObject``.
+    :param path: regular expression, searched in path and query, and the operation of AWS behind it: ``/#GetRole``.
     :param times: how many requests are hit.
     :param after: how many that match are let through first, those that another fault hits not counted.
     :param body: of the answer with a ``status``.

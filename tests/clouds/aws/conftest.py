@@ -8,13 +8,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import moto.sagemaker.urls
 import pytest
 import yaml
 
 from tests.clouds.aws.ecr_front import EcrFront
 from tests.clouds.aws.emulated import ACCESS_KEY, REGION, SECRET_KEY, EmulatedAws, emulated_aws
-from tests.clouds.aws.sagemaker import ROLE, SageMaker
+from tests.clouds.aws.sagemaker import ROLE, SageMaker, emulated_sagemaker
 from tests.engines import Podman
 from tests.images.faults import FaultyProxy, faulty_proxy
 
@@ -76,11 +75,8 @@ def ecr(aws: EmulatedAws, registry: str) -> Iterator[FaultyProxy]:
 @pytest.fixture(scope="session")
 def emulated(aws: EmulatedAws, podman: Podman) -> Iterator[SageMaker]:
     """SageMaker in the emulated AWS."""
-    service = SageMaker(podman, aws)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(moto.sagemaker.urls.url_paths, "{0}/$", service.responses().dispatch)
-        aws.client("iam").create_role(RoleName="training", AssumeRolePolicyDocument="{}")
-        yield service
+    with emulated_sagemaker(aws, podman) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

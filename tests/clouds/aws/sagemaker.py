@@ -14,13 +14,15 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import botocore.session
+import moto.sagemaker.urls
+import pytest
 from moto.core.responses import ActionResult
 from moto.iam.models import iam_backends
 from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
@@ -294,3 +296,13 @@ class SageMaker:
                 logs.create_log_stream(logGroupName=group, logStreamName=stream)
             if events:
                 logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+
+@contextmanager
+def emulated_sagemaker(aws: EmulatedAws, podman: Podman) -> Iterator[SageMaker]:
+    """Let the emulated AWS have SageMaker, and the role of its jobs."""
+    service = SageMaker(podman, aws)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(moto.sagemaker.urls.url_paths, "{0}/$", service.responses().dispatch)
+        aws.client("iam").create_role(RoleName="training", AssumeRolePolicyDocument="{}")
+        yield service
