@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-live-aws test-packages check format bench docs clean
+.PHONY: help demo test test-live-aws test-live-gcp test-packages check format bench docs clean
 
 BIN := .venv/bin
 
@@ -17,6 +17,9 @@ test: test-packages .venv/.with-test ## Run all tests, a file to a process; ARGS
 
 test-live-aws: .venv/.with-test ## Run jobs on your AWS account: see docs/sagemaker.md
 	$(BIN)/python -m pytest -v tests/live/aws_smoke.py $(ARGS)
+
+test-live-gcp: .venv/.with-test ## Run jobs on your Google Cloud project: see docs/vertex-ai.md
+	$(BIN)/python -m pytest -v tests/live/gcp_smoke.py $(ARGS)
 
 test-packages:
 	@tools/debian_packages.sh podman runc skopeo docker-registry mmdebstrap
