@@ -51,6 +51,7 @@ _BUILT_IN = {
         "docker": "airflow_stepops.clouds.docker.step_operator:DockerStepOperator",
         "sagemaker": "airflow_stepops.clouds.aws.step_operator:SageMakerStepOperator",
         "vertex": "airflow_stepops.clouds.gcp.step_operator:VertexStepOperator",
+        "azureml": "airflow_stepops.clouds.azure.step_operator:AzureMLStepOperator",
     },
 }
 

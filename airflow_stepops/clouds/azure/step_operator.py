@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from airflow_stepops.stacks.components import ImageTarget, StepOperatorComponent
+from airflow_stepops.stacks.components import (
+    ArtifactStoreComponent,
+    ContainerRegistryComponent,
+    ImageTarget,
+    StepOperatorComponent,
+)
 
 if TYPE_CHECKING:
     from airflow_stepops.jobs.protocol import JobService
@@ -138,6 +144,14 @@ class AzureMLStepOperator(StepOperatorComponent):
         from airflow_stepops.clouds.azure.service import AzureMLJobService
 
         return AzureMLJobService(self)
+
+    def permissions(
+        self, artifact_store: ArtifactStoreComponent, container_registry: ContainerRegistryComponent
+    ) -> Mapping[str, Any]:
+        """Return ``worker_role``, a custom role, and ``assignments``: who has which role on what."""
+        from airflow_stepops.clouds.azure.permissions import role_and_assignments
+
+        return role_and_assignments(self, artifact_store, container_registry)
 
     def account_key(self) -> str:
         """Return a key of connection and workspace."""
