@@ -23,6 +23,7 @@ test-live-gcp: .venv/.with-test ## Run jobs on your Google Cloud project: see do
 
 test-packages:
 	@tools/debian_packages.sh podman runc skopeo docker-registry mmdebstrap
+	@tools/azurite.sh
 
 check: .venv/.with-check ## Check format, lint, types and layers
 	$(BIN)/ruff check
