@@ -11,13 +11,11 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tests.clouds.aws.emulated import emulated_aws
-from tests.clouds.aws.sagemaker import emulated_sagemaker
 from tests.engines import Podman, push_base, running_registry
 from tests.faults.amazon import amazon
+from tests.faults.google import google
 from tests.faults.journey import FAULTS, Journey, Place, travel
 
 #: Every n-th case alone: ``EVERY=10`` for a quick look.
@@ -53,23 +51,17 @@ def _journeys(place: Place, calls: int) -> Iterator[Journey]:
             yield journey
 
 
-@contextmanager
-def _amazon(folder: Path) -> Iterator[Place]:
-    with running_registry(folder / "registry") as registry:
-        podman = Podman.at(folder / "podman", insecure=(registry,))
+def _places() -> Iterator[Place]:
+    with tempfile.TemporaryDirectory(prefix="stepops-bench-") as name, running_registry(Path(name, "r")) as registry:
+        podman, base_image = Podman.at(Path(name, "podman"), insecure=(registry,)), push_base(registry)
         try:
-            with emulated_aws() as aws, emulated_sagemaker(aws, podman) as sagemaker:
-                (folder / "journeys").mkdir()
-                with amazon(aws, sagemaker, registry, push_base(registry), folder / "journeys") as place:
+            for cloud in (amazon, google):
+                folder = Path(name, cloud.__name__)
+                folder.mkdir()
+                with cloud(folder, podman, registry, base_image) as place:
                     yield place
         finally:
             podman.remove()
-
-
-def _places() -> Iterator[Place]:
-    for cloud in (_amazon,):
-        with tempfile.TemporaryDirectory(prefix="stepops-bench-") as folder, cloud(Path(folder)) as place:
-            yield place
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from tests.clouds.aws.ecr_front import EcrFront
-from tests.clouds.aws.emulated import REGION, EmulatedAws
-from tests.clouds.aws.sagemaker import ROLE, SageMaker
-from tests.faults.journey import STEP, Line, LineProxy, Place
+from tests.clouds.aws.emulated import REGION, emulated_aws
+from tests.clouds.aws.sagemaker import ROLE, SageMaker, emulated_sagemaker
+from tests.engines import Podman
+from tests.faults.journey import Line, LineProxy, Place, environment, lay_out
 from tests.faults.worker import DAG
 from tests.images.faults import faulty_proxy
 
@@ -39,46 +38,30 @@ def _expired(headers: Mapping[str, str]) -> tuple[int, bytes]:
 
 
 @contextmanager
-def amazon(aws: EmulatedAws, emulated: SageMaker, registry: str, base_image: str, folder: Path) -> Iterator[Place]:
-    """Prepare for journeys.
+def amazon(folder: Path, podman: Podman, registry: str, base_image: str) -> Iterator[Place]:
+    """Make an emulated AWS, and prepare for journeys to it.
 
     :param folder: for the DAG and the stack file.
     """
     line = Line()
     kind = partial(LineProxy, line=line, is_airflow=_is_airflow, expired=_expired)
     bucket = f"journeys-{uuid.uuid4().hex}"
-    aws.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
-    with ExitStack() as proxies:
-        services = proxies.enter_context(faulty_proxy(aws.url.removeprefix("http://"), kind=kind))
-        images = proxies.enter_context(faulty_proxy(registry, EcrFront(aws, registry), kind))
-        (folder / "dags").mkdir()
-        (folder / "dags" / "journey.py").write_text(STEP)
-        stack = {
-            "version": 1,
-            "artifact_stores": {"values": {"flavor": "s3", "bucket": bucket, "region": REGION, "connection": "line"}},
-            "container_registries": {"images": {"flavor": "ecr", "uri": f"{images.host}/j", "connection": "line"}},
-            "step_operators": {
-                "training": {"flavor": "sagemaker", "role": ROLE, "connection": "line", "base_image": base_image}
-            },
-            "stacks": {
-                "faulty": {
-                    "artifact_store": "values",
-                    "container_registry": "images",
-                    "step_operators": ["training"],
-                }
-            },
-        }
-        (folder / "stepops.yaml").write_text(yaml.safe_dump(stack))
+    with ExitStack() as running:
+        aws = running.enter_context(emulated_aws())
+        emulated = running.enter_context(emulated_sagemaker(aws, podman))
+        aws.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        services = running.enter_context(faulty_proxy(aws.url.removeprefix("http://"), kind=kind))
+        images = running.enter_context(faulty_proxy(registry, EcrFront(aws, registry), kind))
+        lay_out(
+            folder,
+            {"flavor": "s3", "bucket": bucket, "region": REGION, "connection": "line"},
+            {"flavor": "ecr", "uri": f"{images.host}/j", "connection": "line"},
+            {"flavor": "sagemaker", "role": ROLE, "connection": "line", "base_image": base_image},
+        )
         extra = {"region_name": REGION, "endpoint_url": f"http://{services.host}"}
         connection = {"conn_type": "aws", "login": KEY, "password": "secret", "extra": extra}
-        environment = {
-            "JOURNEY_SERVICE": "airflow_stepops.clouds.aws.service:SageMakerJobService",
-            "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
-            "AIRFLOW_CONN_LINE": json.dumps(connection),
-            "STEPOPS_CONFIG": str(folder / "stepops.yaml"),
-            "STEPOPS_HOME": str(folder / "home"),
-        }
-        yield Place("aws", environment, line, partial(_jobs, emulated))
+        service = "airflow_stepops.clouds.aws.service:SageMakerJobService"
+        yield Place("aws", environment(folder, connection, service), line, partial(_jobs, emulated))
 
 
 def _jobs(emulated: SageMaker, run_id: str) -> dict[str, str]:

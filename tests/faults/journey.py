@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.faults import worker
 from tests.images.faults import Fault, FaultyProxy
 
@@ -151,6 +153,38 @@ class Journey:
     def is_well(self) -> bool:
         """Whether the promise was kept."""
         return not (self.lost or self.duplicated or self.orphaned)
+
+
+def lay_out(folder: Path, store: dict[str, Any], registry: dict[str, Any], operator: dict[str, Any]) -> None:
+    """Write the DAG and the stack file of journeys.
+
+    :param store: the artifact store, as in a stack file; likewise the others.
+    """
+    (folder / "dags").mkdir()
+    (folder / "dags" / "journey.py").write_text(STEP)
+    stack = {
+        "version": 1,
+        "artifact_stores": {"values": store},
+        "container_registries": {"images": registry},
+        "step_operators": {"jobs": operator},
+        "stacks": {"faulty": {"artifact_store": "values", "container_registry": "images", "step_operators": ["jobs"]}},
+    }
+    (folder / "stepops.yaml").write_text(yaml.safe_dump(stack))
+
+
+def environment(folder: Path, connection: dict[str, Any], service: str) -> dict[str, str]:
+    """Return the variables of Airflow's processes.
+
+    :param connection: the Airflow connection ``line``.
+    :param service: module and name of the class whose jobs are waited for.
+    """
+    return {
+        "JOURNEY_SERVICE": service,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
+        "AIRFLOW_CONN_LINE": json.dumps(connection),
+        "STEPOPS_CONFIG": str(folder / "stepops.yaml"),
+        "STEPOPS_HOME": str(folder / "home"),
+    }
 
 
 def travel(place: Place, fault: tuple[int, str] | None = None) -> Journey:

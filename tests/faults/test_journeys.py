@@ -6,17 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clouds.aws.emulated import EmulatedAws
-from tests.clouds.aws.sagemaker import SageMaker
+from tests.engines import Podman
 from tests.faults.amazon import amazon
 from tests.faults.journey import FAULTS, KILLED_AFTER, KILLED_BEFORE, Journey, Place, travel
 
 
 @pytest.fixture(scope="module")
-def place(
-    aws: EmulatedAws, emulated: SageMaker, registry: str, base_image: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
-    with amazon(aws, emulated, registry, base_image, tmp_path_factory.mktemp("journeys")) as found:
+def place(podman: Podman, registry: str, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with amazon(tmp_path_factory.mktemp("journeys"), podman, registry, base_image) as found:
         travel(found)  # makes the image
         yield found
 
