@@ -39,6 +39,7 @@ _BUILT_IN = {
         "local": "airflow_stepops.clouds.local.container_registry:LocalContainerRegistry",
         "generic": "airflow_stepops.clouds.generic.container_registry:GenericContainerRegistry",
         "ecr": "airflow_stepops.clouds.aws.container_registry:EcrContainerRegistry",
+        "acr": "airflow_stepops.clouds.azure.container_registry:AcrContainerRegistry",
         "gar": "airflow_stepops.clouds.gcp.container_registry:GarContainerRegistry",
         "gcr": "airflow_stepops.clouds.gcp.container_registry:GcrContainerRegistry",
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ def azure_credential(fields: Mapping[str, Any], cloud: Cloud) -> TokenCredential
     :raises ImportError: if azure-identity is not installed.
     :raises ValueError: if a field cannot be one of such a connection.
     """
+    _quiet()
     place = {"authority": cloud.active_directory, **_PATIENCE}
     if not cloud.is_known:
         place["disable_instance_discovery"] = True
@@ -48,6 +50,14 @@ def azure_credential(fields: Mapping[str, Any], cloud: Cloud) -> TokenCredential
         other = fields["workload_identity_tenant_id"]
         identity |= {"workload_identity_tenant_id": other, "additionally_allowed_tenants": [other]}
     return DefaultAzureCredential(**identity, **place)
+
+
+def _quiet() -> None:
+    """Keep each request for a token out of the logs of tasks, unless somebody has set these loggers."""
+    for name in ("azure.identity", "azure.core.pipeline.policies.http_logging_policy"):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)
 
 
 def key_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

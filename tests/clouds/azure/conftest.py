@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.clouds.azure.acr import Acr
 from tests.clouds.azure.emulated import EmulatedAzure, emulated_azure, running_azurite
+from tests.clouds.gcp.emulated import serving
+from tests.engines import running_registry
+from tests.images.faults import FaultyProxy, faulty_proxy
+from tests.images.token_service import token_service
 
 Connect = Callable[..., str]
 
@@ -52,3 +57,30 @@ def connect(azure: EmulatedAzure, monkeypatch: pytest.MonkeyPatch) -> Connect:
 def connection(connect: Connect) -> str:
     """Id of an Airflow connection to the emulated Azure."""
     return connect()
+
+
+@pytest.fixture(scope="session")
+def registry_of_azure(azure: EmulatedAzure, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Acr, str]]:
+    """A registry whose logins are exchanged for tokens of the emulated Entra ID, and its ``host:port``."""
+    folder = tmp_path_factory.mktemp("acr")
+    acr = Acr(azure)
+    with token_service(folder) as tokens:
+        tokens.user_of = acr.user_of  # type: ignore[method-assign]
+        with (
+            running_registry(folder / "registry", auth=tokens.auth) as acr.registry,
+            serving(acr.answer) as url,
+        ):
+            yield acr, url.removeprefix("http://")
+
+
+@pytest.fixture
+def acr(registry_of_azure: tuple[Acr, str]) -> Acr:
+    """The emulated registry's logins."""
+    return registry_of_azure[0]
+
+
+@pytest.fixture
+def acr_front(registry_of_azure: tuple[Acr, str]) -> Iterator[FaultyProxy]:
+    """The emulated registry, at ``acr_front.host``; its requests are seen, and may be broken."""
+    with faulty_proxy(registry_of_azure[1]) as front:
+        yield front
