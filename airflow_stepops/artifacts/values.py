@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from airflow_stepops.artifacts import modules
@@ -79,6 +81,21 @@ def opened(reference: ArtifactReference, store: ArtifactStore) -> Iterator[Binar
     with _file_of(reference, store) as (file, digest):
         _check(reference, digest)
         yield file
+
+
+def copied(reference: ArtifactReference, store: ArtifactStore, folder: str) -> ArtifactReference:
+    """Copy what a reference of another store names into a store, and return the reference to the copy.
+
+    :param folder: URI of the folder for the copy, in the store. What is there already is not copied again.
+    :raises ArtifactNotFoundError: if the object is gone.
+    :raises IntegrityError: if its bytes are not those that were saved.
+    """
+    uri = f"{folder}/{reference.sha256}{PurePosixPath(reference.uri).suffix}"
+    if not store.exists(uri):
+        with opened(reference, open_store(reference.uri)) as source, store.writer(uri) as file:
+            while block := source.read(_BLOCK):
+                file.write(block)
+    return replace(reference, uri=uri)
 
 
 @contextmanager

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.errors import StepDefinitionError
 from airflow_stepops.runtime.spec import encode_value
+
+if TYPE_CHECKING:
+    from airflow_stepops.artifacts.store import ArtifactStore
 
 
 def from_context(
@@ -39,3 +43,23 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, list, tuple)):
         return list(value)
     return value.dump() if type(value).__name__ == "ParamsDict" else value
+
+
+def brought(value: Any, store: ArtifactStore, directory: str) -> Any:
+    """Return an argument whose artifacts are all in the store of the step's stack: those of others are copied there.
+
+    A job reads nothing but its own store, and has credentials for no other.
+
+    :param directory: URI of the attempt's folder.
+    """
+    if isinstance(value, ArtifactReference):
+        if value.uri.startswith(f"{store.root}/"):
+            return value
+        from airflow_stepops.artifacts.values import copied
+
+        return copied(value, store, f"{directory}/inputs/of-another-stack")
+    if isinstance(value, Mapping):
+        return {key: brought(item, store, directory) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(brought(item, store, directory) for item in value)
+    return value

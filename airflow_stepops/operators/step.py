@@ -13,7 +13,7 @@ from airflow.sdk.bases.decorator import DecoratedOperator
 
 from airflow_stepops.errors import EndKind, JobFailedError, JobRefusedError, StepopsError
 from airflow_stepops.links.job import LINKS
-from airflow_stepops.operators.arguments import check_json, from_context, plain
+from airflow_stepops.operators.arguments import brought, check_json, from_context, plain
 from airflow_stepops.operators.image import step_image
 from airflow_stepops.operators.record import facts_of, tell, told
 from airflow_stepops.operators.references import allow_references
@@ -157,8 +157,8 @@ class StepTask(DecoratedOperator):
         )
         directory = attempt_directory(store.root, attempt)
         args, kwargs = encode_inputs(
-            [plain(value) for value in self.op_args],
-            {name: plain(value) for name, value in {**arguments, **self.op_kwargs}.items()},
+            [brought(plain(value), store, directory) for value in self.op_args],
+            {name: brought(plain(value), store, directory) for name, value in {**arguments, **self.op_kwargs}.items()},
             store,
             directory,
         )
