@@ -171,6 +171,8 @@ class Account:
         try:
             found = self.credential.get_token(scope)
         except AzureError as error:
+            # MSAL gives the same answer again for a minute, without asking.
+            self.credential = self._new_credential()
             if ends > time.time():
                 return text, ends
             failure = read_no_credentials(error)
@@ -244,7 +246,8 @@ def _fields(name: str, connection: Connection | None) -> dict[str, Any]:
 
     extra = dict(connection.extra_dejson)
     for prefix in _OLD_PREFIXES:
-        extra = {key.removeprefix(prefix): value for key, value in extra.items()} | extra
+        old = {key.removeprefix(prefix): value for key, value in extra.items() if key.startswith(prefix)}
+        extra |= {key: value for key, value in old.items() if not extra.get(key)}
     extra["tenantId"] = extra.get("tenantId") or extra.get("tenant_id")
     found: dict[str, Any] = {"login": connection.login, "password": connection.password, **extra}
     try:

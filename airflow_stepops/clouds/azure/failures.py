@@ -23,6 +23,8 @@ _PASSING_CODES = frozenset(
 _FULL = re.compile(r"quota|\bSkuNotAvailable\b|ZonalAllocationFailed|AllocationFailed|not enough (free )?cores", re.I)
 #: Entra ID is busy, or could not reach another service of its own.
 _PASSING_LOGIN = re.compile(r"temporarily_unavailable|AADSTS(50196|90006|90024|90033|90055)\b")
+#: MSAL keeps no more of an answer that is none of Entra ID's own.
+_LOGIN_STATUS = re.compile(r"HTTP Error: (\d{3})\b")
 _LOGIN_CODE = re.compile(r"AADSTS\d+")
 _NOBODY = "failed to retrieve a token from the included credentials"
 _ACTION = re.compile(
@@ -104,16 +106,17 @@ def read_other_answer(response: httpx.Response) -> Failure:
 
 def read_no_credentials(error: AzureError) -> Failure:
     """Return what it means that there are no credentials, or that Entra ID gives no token for them."""
-    from azure.core.exceptions import HttpResponseError
+    from azure.core.exceptions import ServiceRequestError, ServiceResponseError
     from azure.identity import CredentialUnavailableError
 
-    said = _TRACE.sub("", one_line(error.message))
-    status = (error.status_code or 0) if isinstance(error, HttpResponseError) else 0
+    said = _TRACE.sub("", one_line(error.message)).rstrip(".")
+    told = _LOGIN_STATUS.search(said)
+    status = int(told[1]) if told else getattr(error, "status_code", None) or 0
     if _BAD_CERTIFICATE in said:
         return _not_trusted("the service that gives access tokens", said, "REQUESTS_CA_BUNDLE")
     if isinstance(error, CredentialUnavailableError) or _NOBODY in said:
         return Failure(f"there are no Azure credentials: {said}. {ADVICE_ON_CREDENTIALS}.", EndKind.PERMISSION)
-    unheard = not isinstance(error, HttpResponseError)
+    unheard = isinstance(error.__cause__ or error, ServiceRequestError | ServiceResponseError)
     if unheard or status in _PASSING or status >= 500 or _PASSING_LOGIN.search(said):
         return Failure(f"Microsoft Entra ID gave no access token: {said}", status=status)
     named = _LOGIN_CODE.search(said)
