@@ -175,7 +175,7 @@ class Account:
             self.credential = self._new_credential()
             if ends > time.time():
                 return text, ends
-            failure = read_no_credentials(error)
+            failure = read_no_credentials(error, worked=bool(text))
             if failure.expired:
                 _forget_accounts()
             raise failure.error() from error

@@ -104,8 +104,11 @@ def read_other_answer(response: httpx.Response) -> Failure:
     return Failure(f"{what}: something on the way answers in the place of Azure", status=response.status_code)
 
 
-def read_no_credentials(error: AzureError) -> Failure:
-    """Return what it means that there are no credentials, or that Entra ID gives no token for them."""
+def read_no_credentials(error: AzureError, *, worked: bool) -> Failure:
+    """Return what it means that there are no credentials, or that Entra ID gives no token for them.
+
+    :param worked: whether there were some a short time ago: what gives them may be away.
+    """
     from azure.core.exceptions import ServiceRequestError, ServiceResponseError
     from azure.identity import CredentialUnavailableError
 
@@ -115,6 +118,8 @@ def read_no_credentials(error: AzureError) -> Failure:
     if _BAD_CERTIFICATE in said:
         return _not_trusted("the service that gives access tokens", said, "REQUESTS_CA_BUNDLE")
     if isinstance(error, CredentialUnavailableError) or _NOBODY in said:
+        if worked:
+            return Failure(f"the identity of this machine gives no access token for now: {said}")
         return Failure(f"there are no Azure credentials: {said}. {ADVICE_ON_CREDENTIALS}.", EndKind.PERMISSION)
     unheard = isinstance(error.__cause__ or error, ServiceRequestError | ServiceResponseError)
     if unheard or status in _PASSING or status >= 500 or _PASSING_LOGIN.search(said):

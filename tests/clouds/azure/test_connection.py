@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -99,6 +100,26 @@ def test_a_managed_identity_of_the_connection_makes_the_calls(
         monkeypatch.setenv(name, value)
     opened = account(connect(None, None, managed_identity_client_id=IDENTITY))
     assert ask(opened)["caller"] == IDENTITY
+
+
+def test_an_identity_that_worked_and_is_away_for_now_is_transient(
+    azure: EmulatedAzure, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**azure.identity, "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(azure, "token_seconds", 1.0)
+    opened = account(connect(None, None, managed_identity_client_id=IDENTITY))
+    opened.token(opened.cloud.scope)
+    time.sleep(1.1)
+    with monkeypatch.context() as patch:
+        for name in azure.identity:
+            patch.delenv(name)
+        patch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
+        opened.credential = Account(opened.connection).credential
+        with pytest.raises(TransientServiceError, match="gives no access token for now"):
+            opened.token(opened.cloud.scope)
+    opened.credential = Account(opened.connection).credential
+    assert opened.token(opened.cloud.scope)
 
 
 def test_a_connection_that_is_named_has_to_exist() -> None:
