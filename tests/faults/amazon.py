@@ -54,14 +54,15 @@ def amazon(folder: Path, podman: Podman, registry: str, base_image: str) -> Iter
         images = running.enter_context(faulty_proxy(registry, EcrFront(aws, registry), kind))
         lay_out(
             folder,
-            {"flavor": "s3", "bucket": bucket, "region": REGION, "connection": "line"},
-            {"flavor": "ecr", "uri": f"{images.host}/j", "connection": "line"},
-            {"flavor": "sagemaker", "role": ROLE, "connection": "line", "base_image": base_image},
+            "line_to_aws",
+            {"flavor": "s3", "bucket": bucket, "region": REGION},
+            {"flavor": "ecr", "uri": f"{images.host}/j"},
+            {"flavor": "sagemaker", "role": ROLE, "base_image": base_image},
         )
         extra = {"region_name": REGION, "endpoint_url": f"http://{services.host}"}
         connection = {"conn_type": "aws", "login": KEY, "password": "secret", "extra": extra}
         service = "airflow_stepops.clouds.aws.service:SageMakerJobService"
-        yield Place("aws", environment(folder, connection, service), line, partial(_jobs, emulated))
+        yield Place("aws", environment(folder, "line_to_aws", connection, service), line, partial(_jobs, emulated))
 
 
 def _jobs(emulated: SageMaker, run_id: str) -> dict[str, str]:

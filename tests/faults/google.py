@@ -67,13 +67,13 @@ def google(folder: Path, podman: Podman, registry: str, base_image: str) -> Iter
         storage.make_bucket(bucket)
         lay_out(
             folder,
-            {"flavor": "gcs", "bucket": bucket, "connection": "line"},
-            {"flavor": "gar", "location": REGION, "repository": "steps", "connection": "line"},
+            "line_to_gcp",
+            {"flavor": "gcs", "bucket": bucket},
+            {"flavor": "gar", "location": REGION, "repository": "steps"},
             {
                 "flavor": "vertex",
                 "region": REGION,
                 "service_account": JOB,
-                "connection": "line",
                 "base_image": base_image,
             },
         )
@@ -83,7 +83,12 @@ def google(folder: Path, podman: Podman, registry: str, base_image: str) -> Iter
         extra = {"project": PROJECT, "keyfile_dict": key, "api_endpoint_overrides": places}
         connection = {"conn_type": "google_cloud_platform", "extra": extra}
         service = "airflow_stepops.clouds.gcp.service:VertexJobService"
-        yield Place("gcp", environment(folder, connection, service), line, partial(_jobs, vertex, f"gs://{bucket}"))
+        yield Place(
+            "gcp",
+            environment(folder, "line_to_gcp", connection, service),
+            line,
+            partial(_jobs, vertex, f"gs://{bucket}"),
+        )
 
 
 def _jobs(vertex: Vertex, root: str, run_id: str) -> dict[str, str]:

@@ -155,11 +155,16 @@ class Journey:
         return not (self.lost or self.duplicated or self.orphaned)
 
 
-def lay_out(folder: Path, store: dict[str, Any], registry: dict[str, Any], operator: dict[str, Any]) -> None:
+def lay_out(
+    folder: Path, connection: str, store: dict[str, Any], registry: dict[str, Any], operator: dict[str, Any]
+) -> None:
     """Write the DAG and the stack file of journeys.
 
+    :param connection: id of the Airflow connection of all parts.
     :param store: the artifact store, as in a stack file; likewise the others.
     """
+    for part in (store, registry, operator):
+        part["connection"] = connection
     (folder / "dags").mkdir()
     (folder / "dags" / "journey.py").write_text(STEP)
     stack = {
@@ -172,16 +177,16 @@ def lay_out(folder: Path, store: dict[str, Any], registry: dict[str, Any], opera
     (folder / "stepops.yaml").write_text(yaml.safe_dump(stack))
 
 
-def environment(folder: Path, connection: dict[str, Any], service: str) -> dict[str, str]:
+def environment(folder: Path, name: str, connection: dict[str, Any], service: str) -> dict[str, str]:
     """Return the variables of Airflow's processes.
 
-    :param connection: the Airflow connection ``line``.
+    :param name: id of the Airflow connection.
     :param service: module and name of the class whose jobs are waited for.
     """
     return {
         "JOURNEY_SERVICE": service,
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
-        "AIRFLOW_CONN_LINE": json.dumps(connection),
+        f"AIRFLOW_CONN_{name.upper()}": json.dumps(connection),
         "STEPOPS_CONFIG": str(folder / "stepops.yaml"),
         "STEPOPS_HOME": str(folder / "home"),
     }

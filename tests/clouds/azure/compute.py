@@ -71,6 +71,7 @@ class Compute:
     """What runs jobs.
 
     :param azure: whose Blob Storage keeps logs, and whose identity jobs have.
+    :ivar login: name and password with which images are pulled, of who else pulls from the workspace's registry.
     :ivar ends: task id → status and error that the service brings about in the place of running it.
     """
 
@@ -80,6 +81,7 @@ class Compute:
         key = {"account_name": ACCOUNT, "account_key": ACCOUNT_KEY}
         self.blobs = BlobServiceClient(azure.blob_url, credential=key, connection_verify=str(azure.authority))
         self.blobs.create_container(CONTAINER)
+        self.login: tuple[str, str] | None = None
         self.ends: dict[str, tuple[str, dict[str, Any] | None]] = {}
 
     def live(self, job: Job) -> None:
@@ -95,7 +97,8 @@ class Compute:
             job.move(*planned)
             return
         try:
-            self.podman.run("pull", "--quiet", job.image)
+            login = ["--creds", ":".join(self.login)] if self.login else []
+            self.podman.run("pull", "--quiet", "--tls-verify=false", *login, job.image)
         except AssertionError:
             message = f"Failed to pull Docker image {job.image}: manifest unknown"
             job.move("Failed", {"code": "UserError", "message": message})

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.clouds.azure.acr import Acr
-from tests.clouds.azure.emulated import EmulatedAzure, emulated_azure, running_azurite
+from tests.clouds.azure.azureml import GROUP, WORKSPACE, AzureML
+from tests.clouds.azure.compute import Compute
+from tests.clouds.azure.emulated import ACCOUNT, EmulatedAzure, emulated_azure, running_azurite
 from tests.clouds.gcp.emulated import serving
-from tests.engines import running_registry
+from tests.engines import Podman, running_registry
 from tests.images.faults import FaultyProxy, faulty_proxy
 from tests.images.token_service import token_service
 
@@ -84,3 +87,54 @@ def acr_front(registry_of_azure: tuple[Acr, str]) -> Iterator[FaultyProxy]:
     """The emulated registry, at ``acr_front.host``; its requests are seen, and may be broken."""
     with faulty_proxy(registry_of_azure[1]) as front:
         yield front
+
+
+@pytest.fixture(scope="session")
+def workspace(azure: EmulatedAzure, podman: Podman) -> AzureML:
+    """Azure ML in the emulated Azure."""
+    return AzureML(azure, Compute(podman, azure))
+
+
+@pytest.fixture(scope="session")
+def airflow_settings(
+    azure: EmulatedAzure,
+    workspace: AzureML,
+    registry_of_azure: tuple[Acr, str],
+    base_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, str]:
+    """What makes the stack ``azure`` of the examples the emulated one: variables of Airflow's processes."""
+    container = f"pipeline-{uuid.uuid4().hex}"
+    azure.make_container(container)
+    acr, host = registry_of_azure
+    acr.passwords["workspace"] = "of the workspace"
+    workspace.compute.login = ("workspace", "of the workspace")
+    stack = {
+        "version": 1,
+        "artifact_stores": {
+            "blobs": {
+                "flavor": "azure-blob",
+                "account_name": ACCOUNT,
+                "container": container,
+                "prefix": "team",
+                "connection": "emulated_azure",
+                "endpoint": azure.blob_url,
+            },
+        },
+        "container_registries": {
+            "acr": {"flavor": "acr", "uri": f"{host}/team", "connection": "emulated_azure"},
+        },
+        "step_operators": {
+            "azureml": {
+                "flavor": "azureml",
+                "resource_group": GROUP,
+                "workspace_name": WORKSPACE,
+                "connection": "emulated_azure",
+                "base_image": base_image,
+            }
+        },
+        "stacks": {"azure": {"artifact_store": "blobs", "container_registry": "acr", "step_operators": ["azureml"]}},
+    }
+    file = tmp_path_factory.mktemp("azure") / "stepops.yaml"
+    file.write_text(yaml.safe_dump(stack))
+    return {"STEPOPS_CONFIG": str(file), "AIRFLOW_CONN_EMULATED_AZURE": azure.connection()}

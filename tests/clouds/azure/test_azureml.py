@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import io
 import json
+import sys
 import threading
 import time
 import uuid
@@ -28,7 +29,7 @@ from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobState
 from tests.clouds.azure.azureml import CLUSTER, GROUP, RESOURCE, WORKSPACE, AzureML
 from tests.clouds.azure.compute import Compute
-from tests.clouds.azure.emulated import ACCOUNT, CLIENT, IDENTITY, SECRET, SUBSCRIPTION, TENANT, EmulatedAzure
+from tests.clouds.azure.emulated import ACCOUNT, ADDRESS, CLIENT, IDENTITY, SECRET, SUBSCRIPTION, TENANT, EmulatedAzure
 from tests.clouds.azure.ground import OnAzureML
 from tests.clouds.gcp.emulated import Reset
 from tests.clouds.ground import all_lines, build_image, ended, running, wait_for
@@ -46,13 +47,7 @@ from tests.clouds.test_job_service import (  # noqa: F401 - they run here with t
     test_two_launchers_at_once_launch_one_job,
     test_what_runs_and_what_has_ended_since_is_seen,
 )
-from tests.engines import BASE_PYTHON, Podman
-
-
-@pytest.fixture(scope="session")
-def workspace(azure: EmulatedAzure, podman: Podman) -> AzureML:
-    """Azure ML in the emulated Azure."""
-    return AzureML(azure, Compute(podman, azure))
+from tests.engines import BASE_PYTHON, Podman, free_port, run
 
 
 @pytest.fixture(scope="session")
@@ -397,6 +392,22 @@ def test_a_log_that_may_not_be_read_is_said_without_its_address(ground: OnAzureM
     assert "sig=" not in str(caught.value)
 
 
+def test_a_log_that_cannot_be_reached_for_a_while_loses_and_repeats_no_line(
+    ground: OnAzureML, workspace: AzureML
+) -> None:
+    service = ground.connect()
+    job_id = service.submit(ground.request("count", 3)).id
+    ended(service, job_id)
+    first = service.logs(job_id, limit=2)
+    assert (first.lines, first.more) == (["line 0", "line 1"], True)
+    workspace.logs_at = f"https://{ADDRESS}:{free_port()}"
+    with pytest.raises(TransientServiceError, match=r"std_log\.txt cannot be read: ConnectError") as caught:
+        service.logs(job_id, first.cursor)
+    workspace.logs_at = None
+    assert "sig=" not in str(caught.value)
+    assert all_lines(service, job_id, first.cursor) == ["line 2", "no end of line"]
+
+
 def test_a_log_is_read_by_parts(ground: OnAzureML) -> None:
     service = ground.connect()
     job_id = service.submit(ground.request("count", 60_000)).id  # more than two parts
@@ -468,6 +479,24 @@ def test_a_job_gets_its_variables_and_those_of_its_machine_s_identity(ground: On
     assert variables["AZUREML_RUN_ID"] == request.name
     assert variables["PWD"] == "/opt/stepops/code"
     assert variables["MSI_ENDPOINT"]
+
+
+def test_who_watches_a_job_loads_no_sdk_of_azure_ml(ground: OnAzureML) -> None:
+    service = ground.connect()
+    job_id = service.submit(ground.request("count", 3)).id
+    ended(service, job_id)
+    code = f"""
+import json, sys
+from airflow_stepops.stacks.components import StepOperatorComponent
+from airflow_stepops.stacks.flavors import component_from_document
+document = json.loads({json.dumps(ground.component.document())!r})
+service = component_from_document(StepOperatorComponent, document).connect()
+assert service.describe({job_id!r}).exit_code == 0
+assert service.logs({job_id!r}).lines[0] == "line 0"
+loaded = ("azure.ai", "azure.mgmt", "msrest", "azure.storage", "marshmallow", "pandas", "numpy")
+print(json.dumps([name for name in loaded if name in sys.modules]))
+"""
+    assert json.loads(run(sys.executable, "-c", code).splitlines()[-1]) == []
 
 
 def test_links_lead_to_the_job_and_to_its_log(ground: OnAzureML) -> None:
