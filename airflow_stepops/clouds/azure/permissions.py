@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_stepops.clouds.azure.artifact_store import AzureBlobArtifactStore
+from airflow_stepops.clouds.azure.container_registry import AcrContainerRegistry
 from airflow_stepops.clouds.azure.step_operator import AzureMLStepOperator
 from airflow_stepops.stacks.components import ArtifactStoreComponent, ContainerRegistryComponent
 
@@ -17,7 +18,6 @@ SUBSCRIPTION = "SUBSCRIPTION_ID"
 GROUP = "RESOURCE_GROUP"
 AIRFLOW = "AIRFLOW_IDENTITY"
 COMPUTE = "COMPUTE_IDENTITY"
-WORKSPACE = "WORKSPACE_IDENTITY"
 
 #: Name of the custom role.
 ROLE = "stepops worker"
@@ -47,8 +47,8 @@ def role_and_assignments(
 
     ``worker_role`` is for ``az role definition create --role-definition``; ``assignments`` say who has which role at
     which scope, each for one ``az role assignment create``. In capitals is what the settings do not tell:
-    ``SUBSCRIPTION_ID``, ``RESOURCE_GROUP``, and the identities of the Airflow connection, of the compute that jobs run
-    on, and of the workspace.
+    ``SUBSCRIPTION_ID``, ``RESOURCE_GROUP``, and the identities of the Airflow connection and of the compute that jobs
+    run on.
 
     :param artifact_store: of the stack; one that is not in Blob Storage gets no assignment.
     :param container_registry: of the stack; one that is not Azure's gets no assignment.
@@ -61,7 +61,8 @@ def role_and_assignments(
             "Description": "Jobs of steps",
             "Actions": list(_ACTIONS),
             "NotActions": list(_NOT),
-            "AssignableScopes": [workspace],
+            # Azure makes no role for one resource: it is assigned at the workspace all the same.
+            "AssignableScopes": [workspace.partition("/providers/")[0]],
         },
         "assignments": [
             _assignment(AIRFLOW, ROLE, workspace),
@@ -87,12 +88,12 @@ def _values(store: ArtifactStoreComponent, subscription: str, job: str) -> list[
 
 
 def _images(registry: ContainerRegistryComponent, subscription: str) -> list[Document]:
-    if registry.cloud != "azure":
+    if not isinstance(registry, AcrContainerRegistry):
         return []
-    name = str(getattr(registry, "registry_name", ""))
-    group = getattr(registry, "resource_group", None) or GROUP
-    scope = _scope(subscription, group, f"Microsoft.ContainerRegistry/registries/{name}")
-    return [_assignment(AIRFLOW, "AcrPush", scope), _assignment(WORKSPACE, "AcrPull", scope)]
+    name = registry.uri.partition("/")[0].partition(".")[0].partition("-")[0]
+    scope = _scope(subscription, registry.resource_group or GROUP, f"Microsoft.ContainerRegistry/registries/{name}")
+    # Whoever the job is: it is its compute that pulls the image.
+    return [_assignment(AIRFLOW, "AcrPush", scope), _assignment(COMPUTE, "AcrPull", scope)]
 
 
 def _scope(subscription: str, group: str, resource: str) -> str:

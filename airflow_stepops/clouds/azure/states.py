@@ -70,6 +70,8 @@ def job_status(job: Mapping[str, Any], details: Mapping[str, Any] | None = None)
     elif state is JobState.FAILED:
         kind, exit_code = _failure(codes, message)
         reason = reason or " ".join(codes) or "Azure ML says no reason"
+        if exit_code is not None and exit_code < 0:
+            reason = f"{reason.rstrip('.')}: {killed_by(-exit_code)[1]}"
     elif state is JobState.STOPPED:
         kind = EndKind.CANCELLED
         if _ran_too_long(properties, started_at, ended_at):

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from airflow_stepops.clouds.azure.artifact_store import AzureBlobArtifactStore
+from airflow_stepops.clouds.azure.container_registry import AcrContainerRegistry
 from airflow_stepops.clouds.azure.step_operator import AzureMLStepOperator
 from airflow_stepops.clouds.generic.container_registry import GenericContainerRegistry
 from airflow_stepops.clouds.local.artifact_store import LocalArtifactStore
-from airflow_stepops.stacks.components import ArtifactStoreComponent
+from airflow_stepops.stacks.components import ArtifactStoreComponent, ContainerRegistryComponent
 
 SUBSCRIPTION = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
 WORKSPACE = (
@@ -23,7 +24,8 @@ VALUES = (
     f"/subscriptions/{SUBSCRIPTION}/resourceGroups/RESOURCE_GROUP/providers/Microsoft.Storage/storageAccounts/values"
     "/blobServices/default/containers/steps"
 )
-REGISTRY = GenericContainerRegistry(uri="registry.example.com/steps")
+IMAGES = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/images/providers/Microsoft.ContainerRegistry/registries/ourteam"
+REGISTRY = AcrContainerRegistry(uri="ourteam-a1b2.azurecr.io/steps", resource_group="images")
 ML = "Microsoft.MachineLearningServices/workspaces"
 
 #: Call that the job service makes → what it takes.
@@ -38,12 +40,16 @@ NEEDED = {
 }
 
 
-def printed(store: ArtifactStoreComponent | None = None, **settings: Any) -> dict[str, Any]:
+def printed(
+    store: ArtifactStoreComponent | None = None,
+    registry: ContainerRegistryComponent = REGISTRY,
+    **settings: Any,
+) -> dict[str, Any]:
     """Return the documents of a stack; every one of them is JSON."""
     place = {"subscription_id": SUBSCRIPTION, "resource_group": "ml", "workspace_name": "team"}
     operator = AzureMLStepOperator(**{**place, **settings})
     values = store or AzureBlobArtifactStore(account_name="values", container="steps")
-    found: dict[str, Any] = json.loads(json.dumps(operator.permissions(values, REGISTRY)))
+    found: dict[str, Any] = json.loads(json.dumps(operator.permissions(values, registry)))
     return found
 
 
@@ -71,16 +77,18 @@ def test_the_worker_may_do_nothing_else(action: str) -> None:
 def test_the_role_is_one_of_the_workspace_alone() -> None:
     role = printed()["worker_role"]
     assert role.keys() == {"Name", "Description", "Actions", "NotActions", "AssignableScopes"}
-    assert role["AssignableScopes"] == [WORKSPACE]
+    assert role["AssignableScopes"] == [WORKSPACE.partition("/providers/")[0]]
     assert all(re.fullmatch(r"[\w.]+(/(\w+|\*))+", action) for action in role["Actions"])
 
 
-def test_airflow_starts_jobs_and_both_it_and_the_job_have_the_values() -> None:
+def test_airflow_starts_jobs_and_pushes_images_and_the_job_has_the_values_alone() -> None:
     contributor = "Storage Blob Data Contributor"
     assert granted(printed()) == {
         ("AIRFLOW_IDENTITY", "stepops worker", WORKSPACE),
         ("AIRFLOW_IDENTITY", contributor, VALUES),
         ("COMPUTE_IDENTITY", contributor, VALUES),
+        ("AIRFLOW_IDENTITY", "AcrPush", IMAGES),
+        ("COMPUTE_IDENTITY", "AcrPull", IMAGES),
     }
 
 
@@ -98,6 +106,7 @@ def test_the_job_s_identity_is_the_one_that_the_settings_say(identity: str, who:
 
 
 def test_what_the_stack_does_not_tell_is_in_capitals_and_what_is_not_azure_s_gets_nothing() -> None:
-    documents = printed(LocalArtifactStore(), subscription_id=None)
+    elsewhere = GenericContainerRegistry(uri="registry.example.com/steps")
+    documents = printed(LocalArtifactStore(), elsewhere, subscription_id=None)
     scope = WORKSPACE.replace(SUBSCRIPTION, "SUBSCRIPTION_ID")
     assert granted(documents) == {("AIRFLOW_IDENTITY", "stepops worker", scope)}

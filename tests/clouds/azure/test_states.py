@@ -85,7 +85,14 @@ _EXITED = "Execution failed. User process 'python' exited with status code {}. P
 def test_the_exit_code_of_the_user_s_process_says_what_it_was(status: int, kind: EndKind, exit_code: int) -> None:
     found = failed(_EXITED.format(status))
     assert (found.state, found.kind, found.exit_code) == (JobState.FAILED, kind, exit_code)
-    assert found.reason == f"Execution failed. User process 'python' exited with status code {status}."
+    assert found.reason.startswith(f"Execution failed. User process 'python' exited with status code {status}")
+
+
+def test_a_process_that_was_killed_says_by_what_and_perhaps_why() -> None:
+    assert failed(_EXITED.format(137)).reason == (
+        "Execution failed. User process 'python' exited with status code 137: killed by signal 9 (SIGKILL): perhaps it "
+        "ran out of memory"
+    )
 
 
 @pytest.mark.parametrize(
