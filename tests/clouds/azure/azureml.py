@@ -51,6 +51,7 @@ class AzureML:
     :ivar silent: names of jobs that are not heard of.
     :ivar lost: how many of the next answers to the creation of a job get lost on the way.
     :ivar signed: how long addresses of log files are good for.
+    :ivar logs_at: URL that addresses of log files have in the place of Blob Storage's.
     :ivar together: what the next creations wait at, after their launchers have looked for a job.
     """
 
@@ -63,6 +64,7 @@ class AzureML:
         self.lost = 0
         self.together: threading.Barrier | None = None
         self.signed = timedelta(hours=1)
+        self.logs_at: str | None = None
         self.sent: list[Any] = []
         self._lock = threading.Lock()
         azure.apis |= {"arm": self.manage, "runs": self.history, "discovery": self.discovery}
@@ -224,7 +226,7 @@ class AzureML:
             permission=BlobSasPermissions(read=True),
             expiry=datetime.now(UTC) + self.signed,
         )
-        return f"{self.azure.blob_url}/{CONTAINER}/{blob}?{signature}"
+        return f"{self.logs_at or self.azure.blob_url}/{CONTAINER}/{blob}?{signature}"
 
 
 def error(status: int, code: str, message: str, **more: Any) -> Answer:
