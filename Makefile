@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-live-aws test-live-gcp test-packages check format bench docs clean
+.PHONY: help demo test test-live-aws test-live-gcp test-live-azure test-packages check format bench docs clean
 
 BIN := .venv/bin
 
@@ -20,6 +20,9 @@ test-live-aws: .venv/.with-test ## Run jobs on your AWS account: see docs/sagema
 
 test-live-gcp: .venv/.with-test ## Run jobs on your Google Cloud project: see docs/vertex-ai.md
 	$(BIN)/python -m pytest -v tests/live/gcp_smoke.py $(ARGS)
+
+test-live-azure: .venv/.with-test ## Run jobs in your Azure ML workspace: see docs/azure-ml.md
+	$(BIN)/python -m pytest -v tests/live/azure_smoke.py $(ARGS)
 
 test-packages:
 	@tools/debian_packages.sh podman runc skopeo docker-registry mmdebstrap

@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 import yaml
 
+from airflow_stepops.clouds.azure.artifact_store import AzureBlobArtifactStore
+from airflow_stepops.clouds.azure.step_operator import AzureMLStepOperator
+from airflow_stepops.images.registry.client import RegistryClient
 from tests.clouds.azure.acr import Acr
 from tests.clouds.azure.azureml import GROUP, WORKSPACE, AzureML
 from tests.clouds.azure.compute import Compute
 from tests.clouds.azure.emulated import ACCOUNT, EmulatedAzure, emulated_azure, running_azurite
+from tests.clouds.azure.ground import OnAzureML
 from tests.clouds.gcp.emulated import serving
-from tests.engines import Podman, running_registry
+from tests.clouds.ground import build_image
+from tests.engines import BASE_PYTHON, Podman, running_registry
 from tests.images.faults import FaultyProxy, faulty_proxy
 from tests.images.token_service import token_service
 
@@ -138,3 +143,29 @@ def airflow_settings(
     file = tmp_path_factory.mktemp("azure") / "stepops.yaml"
     file.write_text(yaml.safe_dump(stack))
     return {"STEPOPS_CONFIG": str(file), "AIRFLOW_CONN_EMULATED_AZURE": azure.connection()}
+
+
+@pytest.fixture(scope="session")
+def ground(
+    azure: EmulatedAzure, workspace: AzureML, at_home: pytest.MonkeyPatch, registry: str, base_image: str
+) -> OnAzureML:
+    """A place to run jobs in, reached through an Airflow connection."""
+    at_home.setenv("AIRFLOW_CONN_JOBS_AZURE", azure.connection())
+    component = AzureMLStepOperator(
+        resource_group=GROUP, workspace_name=WORKSPACE, connection="jobs_azure", base_image=base_image
+    )
+    container = f"jobs-{uuid.uuid4().hex}"
+    azure.make_container(container)
+    values = AzureBlobArtifactStore(
+        account_name=ACCOUNT, container=container, prefix="team", connection="jobs_azure", endpoint=azure.blob_url
+    )
+    repository = RegistryClient(f"{registry}/clouds/azureml")
+    return OnAzureML(
+        connect=component.connect,
+        kill=lambda job_id: workspace.compute.podman.run("kill", "--signal", "KILL", f"azureml-{job_id}-0") and None,
+        repository=repository,
+        image=build_image(repository, base_image, python=BASE_PYTHON),
+        store=values.open(),
+        component=component,
+        values=values,
+    )

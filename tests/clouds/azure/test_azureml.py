@@ -2,78 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-import io
 import json
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from azure.ai.ml import MLClient
-from azure.ai.ml.exceptions import JobException
-from azure.identity import ClientSecretCredential
 
 from airflow_stepops.clouds.azure import service as service_module
-from airflow_stepops.clouds.azure.artifact_store import AzureBlobArtifactStore
 from airflow_stepops.clouds.azure.step_operator import AzureMLStepOperator
 from airflow_stepops.errors import EndKind, JobNotFoundError, JobRefusedError, TransientServiceError
-from airflow_stepops.images.registry.client import RegistryClient
 from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobState
-from tests.clouds.azure.azureml import CLUSTER, GROUP, RESOURCE, WORKSPACE, AzureML
-from tests.clouds.azure.compute import Compute
-from tests.clouds.azure.emulated import ACCOUNT, ADDRESS, CLIENT, IDENTITY, SECRET, SUBSCRIPTION, TENANT, EmulatedAzure
+from tests.clouds.azure.azureml import CLUSTER, RESOURCE, AzureML
+from tests.clouds.azure.emulated import IDENTITY, SECRET, EmulatedAzure
 from tests.clouds.azure.ground import OnAzureML
 from tests.clouds.gcp.emulated import Reset
-from tests.clouds.ground import all_lines, build_image, ended, running, wait_for
-from tests.clouds.test_job_service import (  # noqa: F401 - they run here with the ground below
+from tests.clouds.ground import all_lines, ended, running, wait_for
+from tests.clouds.test_job_service import (  # noqa: F401 - they run here with the ground of Azure ML
     test_a_job_is_found_by_its_name,
     test_a_job_runs_the_image_and_leaves_its_result,
-    test_a_job_without_a_log_has_no_lines,
     test_a_step_that_raises_shows_its_traceback,
-    test_a_very_long_line_comes_in_pieces,
     test_an_unknown_job_is_said_to_be_unknown,
-    test_another_process_goes_on_at_the_cursor,
-    test_no_line_is_lost_or_repeated_while_the_job_prints,
     test_resources_are_accepted,
     test_submitting_again_returns_the_job_that_is_there,
     test_two_launchers_at_once_launch_one_job,
     test_what_runs_and_what_has_ended_since_is_seen,
 )
-from tests.engines import BASE_PYTHON, Podman, free_port, run
-
-
-@pytest.fixture(scope="session")
-def ground(
-    azure: EmulatedAzure, workspace: AzureML, at_home: pytest.MonkeyPatch, registry: str, base_image: str
-) -> OnAzureML:
-    """A place to run jobs in, reached through an Airflow connection."""
-    at_home.setenv("AIRFLOW_CONN_JOBS_AZURE", azure.connection())
-    component = AzureMLStepOperator(
-        resource_group=GROUP, workspace_name=WORKSPACE, connection="jobs_azure", base_image=base_image
-    )
-    container = f"jobs-{uuid.uuid4().hex}"
-    azure.make_container(container)
-    values = AzureBlobArtifactStore(
-        account_name=ACCOUNT, container=container, prefix="team", connection="jobs_azure", endpoint=azure.blob_url
-    )
-    repository = RegistryClient(f"{registry}/clouds/azureml")
-    return OnAzureML(
-        connect=component.connect,
-        kill=lambda job_id: workspace.compute.podman.run("kill", "--signal", "KILL", f"azureml-{job_id}-0") and None,
-        repository=repository,
-        image=build_image(repository, base_image, python=BASE_PYTHON),
-        store=values.open(),
-        component=component,
-        values=values,
-    )
+from tests.engines import run
 
 
 def test_a_failed_job_has_exit_code_kind_and_reason(ground: OnAzureML) -> None:
@@ -290,65 +251,6 @@ def test_whatever_breaks_on_the_way_there_is_one_job_and_its_end_is_seen(
     assert ground.value(request) == 42
 
 
-def client(azure: EmulatedAzure) -> MLClient:
-    """Return Microsoft's own client of the workspace."""
-    credential = ClientSecretCredential(TENANT, CLIENT, SECRET, authority=azure.url, disable_instance_discovery=True)
-    places = {
-        "resource_manager": f"{azure.url}/arm",
-        "active_directory": azure.url,
-        "aml_resource_id": "https://ml.azure.com/",
-        "storage_endpoint": "core.windows.net",
-        "azure_portal": "https://portal.azure.com/",
-        "registry_discovery_endpoint": f"{azure.url}/",
-    }
-    return MLClient(
-        credential, SUBSCRIPTION, GROUP, WORKSPACE, cloud="emulated", cloud_metadata=places, enable_telemetry=False
-    )
-
-
-@pytest.fixture
-def ml(azure: EmulatedAzure, monkeypatch: pytest.MonkeyPatch) -> Iterator[MLClient]:
-    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "")  # which the client sets
-    monkeypatch.setenv("AZUREML_RUN_POLLING_INTERVAL_MIN", "1")
-    return client(azure)
-
-
-def test_azure_ai_ml_sees_the_job_as_we_do(ground: OnAzureML, ml: MLClient) -> None:
-    service, request = ground.connect(), ground.request("count", 3)
-    job_id = service.submit(request).id
-    status = ended(service, job_id)
-    theirs: Any = ml.jobs.get(job_id)
-    assert (theirs.status, status.state) == ("Completed", JobState.SUCCEEDED)
-    assert theirs.environment.endswith(f"stepops:{service_module.version_of(request.image)}")
-    assert theirs.experiment_name == request.attempt.dag_id == status.metadata["experiment"]
-    assert theirs.creation_context.created_at.timestamp() == pytest.approx(status.created_at, abs=1e-3)
-    assert theirs.resources.instance_type == status.metadata["instance_type"]
-    assert job_id in [job.name for job in ml.jobs.list()]
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        ml.jobs.stream(job_id)
-    assert f"RunId: {job_id}" in printed.getvalue()
-
-
-def test_azure_ai_ml_streams_the_same_lines_and_reads_the_same_error(ground: OnAzureML, ml: MLClient) -> None:
-    service, request = ground.connect(), ground.request("fail")
-    job_id = service.submit(request).id
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), pytest.raises(JobException, match="exited with status code 1"):
-        ml.jobs.stream(job_id)
-    lines = all_lines(service, job_id)
-    assert lines[-1] == "ValueError: the rate is negative"
-    assert "\n".join(lines) in printed.getvalue()
-
-
-def test_azure_ai_ml_cancels_the_job_that_we_made(ground: OnAzureML, ml: MLClient) -> None:
-    service = ground.connect()
-    job_id = service.submit(ground.request("wait")).id
-    running(service, job_id)
-    ml.jobs.begin_cancel(job_id).result(60)
-    assert ended(service, job_id).kind is EndKind.CANCELLED
-
-
 def test_of_several_machines_the_first_leaves_the_result_and_the_lines_of_the_others_name_them(
     ground: OnAzureML,
 ) -> None:
@@ -358,61 +260,6 @@ def test_of_several_machines_the_first_leaves_the_result_and_the_lines_of_the_ot
     assert ended(service, job_id).state is JobState.SUCCEEDED
     assert two.value(request) == [0, 2, "127.0.0.4", "2"]
     assert sorted(all_lines(service, job_id)) == ["[process_1] machine 1 of 2", "machine 0 of 2"]
-
-
-def test_signed_addresses_that_have_ended_are_asked_for_anew(
-    ground: OnAzureML, workspace: AzureML, azure: EmulatedAzure
-) -> None:
-    service, request = ground.connect(), ground.request("count", 3)
-    job_id = service.submit(request).id
-    ended(service, job_id)
-    good, details = workspace.signed, workspace.history
-    workspace.signed = timedelta(hours=-1)
-
-    def once_more(call: Any) -> Any:
-        workspace.signed = good if looked else timedelta(hours=-1)
-        looked.append(call)
-        return details(call)
-
-    looked: list[Any] = []
-    azure.apis["runs"] = once_more
-    assert all_lines(service, job_id) == ["line 0", "line 1", "line 2", "no end of line"]
-    azure.apis["runs"] = details
-    assert len(looked) == 2
-
-
-def test_a_log_that_may_not_be_read_is_said_without_its_address(ground: OnAzureML, workspace: AzureML) -> None:
-    service = ground.connect()
-    job_id = service.submit(ground.request("count", 3)).id
-    ended(service, job_id)
-    good, workspace.signed = workspace.signed, timedelta(hours=-1)
-    with pytest.raises(TransientServiceError, match=r"std_log\.txt cannot be read: Blob Storage answers 403") as caught:
-        service.logs(job_id)
-    workspace.signed = good
-    assert "sig=" not in str(caught.value)
-
-
-def test_a_log_that_cannot_be_reached_for_a_while_loses_and_repeats_no_line(
-    ground: OnAzureML, workspace: AzureML
-) -> None:
-    service = ground.connect()
-    job_id = service.submit(ground.request("count", 3)).id
-    ended(service, job_id)
-    first = service.logs(job_id, limit=2)
-    assert (first.lines, first.more) == (["line 0", "line 1"], True)
-    workspace.logs_at = f"https://{ADDRESS}:{free_port()}"
-    with pytest.raises(TransientServiceError, match=r"std_log\.txt cannot be read: ConnectError") as caught:
-        service.logs(job_id, first.cursor)
-    workspace.logs_at = None
-    assert "sig=" not in str(caught.value)
-    assert all_lines(service, job_id, first.cursor) == ["line 2", "no end of line"]
-
-
-def test_a_log_is_read_by_parts(ground: OnAzureML) -> None:
-    service = ground.connect()
-    job_id = service.submit(ground.request("count", 60_000)).id  # more than two parts
-    ended(service, job_id)
-    assert all_lines(service, job_id) == [*(f"line {number}" for number in range(60_000)), "no end of line"]
 
 
 def test_more_jobs_than_a_page_are_all_seen(ground: OnAzureML, workspace: AzureML) -> None:
