@@ -70,7 +70,7 @@ def stepops(tmp_path_factory: pytest.TempPathFactory) -> Stepops:
 def test_the_flavor_and_its_settings_are_listed(stepops: Stepops) -> None:
     listed = json.loads(stepops("flavor", "list", "--json").stdout)
     (found,) = [flavor for flavor in listed if flavor["flavor"] == "frugal"]
-    assert found["kind"] == "step-operator"
+    assert found["kind"] == "step_operators"
     assert [setting["name"] for setting in found["settings"]] == ["threads"]
 
 
@@ -84,7 +84,7 @@ def test_it_runs_steps_with_its_settings_and_those_of_the_step(stepops: Stepops)
     ran = stepops("run", "frugal.py")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     run = json.loads(stepops("runs", "list", "--json").stdout)[0]
-    shown = json.loads(stepops("runs", "show", "frugal", run["run_id"], "--json").stdout)
-    values = {step["task_id"]: step["outputs"]["return_value"] for step in shown["steps"]}
+    shown = json.loads(stepops("runs", "describe", "frugal", run["run_id"], "--json").stdout)
+    values = {step["task_id"]: step["outputs"]["return_value"]["value"] for step in shown["steps"]}
     assert values == {"threads": "2", "more": "5"}
     assert {step["where"] for step in shown["steps"]} == {"frugal"}
