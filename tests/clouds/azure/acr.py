@@ -12,6 +12,7 @@ import jwt
 from werkzeug import Request, Response
 
 from tests.clouds.azure.emulated import TENANT, EmulatedAzure
+from tests.images.token_service import SERVICE, TokenService
 
 USER = "00000000-0000-0000-0000-000000000000"
 ARM, REGISTRIES = "arm", "https://containerregistry.azure.net"
@@ -27,6 +28,7 @@ class Acr:
     :param given: refresh tokens so far.
     :param takes: ends of what tokens of Entra ID may be for.
     :param denied: client ids that it does not know.
+    :param tokens: what signs tokens for who asks ACR itself for them.
     """
 
     azure: EmulatedAzure
@@ -37,6 +39,7 @@ class Acr:
     takes: tuple[str, ...] = (ARM, REGISTRIES)
     denied: set[str] = field(default_factory=set)
     passwords: dict[str, str] = field(default_factory=dict)
+    tokens: TokenService | None = None
 
     def user_of(self, authorization: str) -> str | None:
         """Return who sends an Authorization header; ``""`` for nobody, ``None`` for a login that is not good."""
@@ -51,6 +54,8 @@ class Acr:
         """Answer a request, or let the registry do so."""
         if request.path == "/oauth2/exchange":
             return self._exchange(request)
+        if request.path == "/oauth2/token" and self.tokens is not None:
+            return self._token(request, self.tokens)
         body = request.get_data()
         headers = {name: value for name, value in request.headers.items() if name.lower() != "content-length"}
         found = httpx.request(
@@ -61,8 +66,8 @@ class Acr:
 
     def _exchange(self, request: Request) -> Response:
         form = request.form
-        assert (form["grant_type"], form["tenant"]) == ("access_token", TENANT)
-        assert form["service"] == request.host
+        assert (form["grant_type"], form.get("tenant", TENANT)) == ("access_token", TENANT)
+        assert form["service"] in (request.host, SERVICE)  # ours knows its host, Microsoft's repeats the challenge
         client, resource, ends = self.azure.tokens.get(form["access_token"], ("", "", 0.0))
         if ends <= time.time() or client in self.denied or not resource.endswith(self.takes):
             return Response('{"errors": [{"code": "UNAUTHORIZED", "message": "Please perform AAD auth."}]}', 401)
@@ -71,3 +76,11 @@ class Acr:
         self.logins[login] = client
         self.given.append(login)
         return Response(f'{{"refresh_token": "{login}"}}', content_type="application/json")
+
+    def _token(self, request: Request, tokens: TokenService) -> Response:
+        form = request.form
+        user = self.logins.get(form["refresh_token"])
+        if user is None:
+            return Response('{"errors": [{"code": "UNAUTHORIZED"}]}', 401)
+        token = tokens.token(user, form["scope"].split(" "))
+        return Response(f'{{"access_token": "{token}"}}', content_type="application/json")

@@ -74,6 +74,7 @@ def registry_of_azure(azure: EmulatedAzure, tmp_path_factory: pytest.TempPathFac
     acr = Acr(azure)
     with token_service(folder) as tokens:
         tokens.user_of = acr.user_of  # type: ignore[method-assign]
+        acr.tokens = tokens
         with (
             running_registry(folder / "registry", auth=tokens.auth) as acr.registry,
             serving(acr.answer) as url,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -10,10 +11,12 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from azure.containerregistry import ContainerRegistryClient
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_stepops.clouds.azure.acr import AcrRepository
+from airflow_stepops.clouds.azure.connection import account
 from airflow_stepops.clouds.azure.container_registry import AcrContainerRegistry
 from airflow_stepops.errors import RegistryAuthError, RegistryError, StackError
 from airflow_stepops.images.registry.blobs import BytesBlob
@@ -49,6 +52,18 @@ def test_an_image_that_is_pushed_is_what_others_pull(images: AcrContainerRegistr
     inspected = run("skopeo", "inspect", "--raw", "--tls-verify=false", "--creds", ":".join(login), name)
     assert json.loads(inspected)["layers"] == []
     assert acr.logins[login[1]] == CLIENT
+
+
+def test_microsoft_s_own_client_reads_the_image(images: AcrContainerRegistry, acr: Acr, acr_front: FaultyProxy) -> None:
+    digest = push_config(images.open())
+    own = {"audience": "https://containerregistry.azure.net"}
+    name = f"team/{images.repository}"
+    with ContainerRegistryClient(f"http://{acr_front.host}", account(images.connection).credential, **own) as client:
+        found = client.get_manifest(name, "tag", enforce_https=False)
+        assert found.digest == digest
+        config = found.manifest["config"]["digest"]
+        data = b"".join(client.download_blob(name, config, enforce_https=False))
+    assert f"sha256:{hashlib.sha256(data).hexdigest()}" == config
 
 
 def test_one_login_serves_all_that_is_opened(
