@@ -74,16 +74,16 @@ class RunArchive:
     def __init__(self, store: ArtifactStore) -> None:
         self._store = store
 
-    def runs(self, dag_id: str | None = None, limit: int | None = None, written_after: float = 0.0) -> list[Run]:
+    def runs(self, dag_id: str | None = None, limit: int | None = None, written_since: float = 0.0) -> list[Run]:
         """Return runs, those that began last first. What cannot be read of one is told with it.
 
         :param dag_id: of one DAG alone.
         :param limit: how many at most.
-        :param written_after: Unix time; only those in which something was written since.
+        :param written_since: Unix time; only those in which something was written at or after it.
         :raises ArtifactError: if the store cannot be listed.
         """
         folders = self._folders(*() if dag_id is None else (dag_id,))
-        return self._read([folder for folder in folders if folder.written_at > written_after][:limit])
+        return self._read([folder for folder in folders if folder.written_at >= written_since][:limit])
 
     def run(self, dag_id: str, run_id: str) -> Run:
         """Return a run.

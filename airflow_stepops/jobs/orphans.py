@@ -31,7 +31,7 @@ def find_orphans(store: ArtifactStore, state: TaskState, now: float) -> list[Ste
     :param now: Unix time.
     :raises ArtifactError: if the store cannot be listed.
     """
-    runs = RunArchive(store).runs(written_after=now - _LONGEST_SECONDS)
+    runs = RunArchive(store).runs(written_since=now - _LONGEST_SECONDS)
     unfinished = [step for run in runs for step in run.steps if any(_may_run(attempt) for attempt in step.attempts)]
     return [step for step in unfinished if state(step.attempt) in OVER]
 

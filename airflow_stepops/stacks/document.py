@@ -85,6 +85,8 @@ def parse(data: bytes, where: str) -> dict[str, Any]:
         raise StackError(f"{where}: is nested too deeply.") from None
     # A date or number that YAML knows but Python cannot hold is a ValueError.
     except (yaml.YAMLError, ValueError) as error:
+        if "nesting depth" in str(error):  # libyaml's own limit, where it has one
+            raise StackError(f"{where}: is nested too deeply.") from None
         raise StackError(f"{where}: is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(document, dict):
         raise StackError(f"{where}: must be a mapping with the keys version, stacks and others.")

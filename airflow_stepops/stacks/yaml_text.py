@@ -125,7 +125,12 @@ def _dump(value: dict[str, Any], indent: int = 0) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists of plain values on one line, all else in blocks."""
+    """Lists of plain values on one line, all else in blocks; every value on lines of our own making."""
+
+    def represent_str(self, data: str) -> Any:
+        # Unicode's own line ends would be written as they are, and read as spaces; escapes need double quotes.
+        style = '"' if any(end in data for end in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:  # noqa: ARG002
         plain = all(not isinstance(item, (dict, list, tuple)) for item in sequence)
@@ -133,3 +138,6 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)

@@ -134,7 +134,25 @@ def test_a_file_without_a_line_end_can_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["yes", "1", "1e3", "0x1F", "2026-01-02", "~", "a: b", "# x", "", " x ", "é", "\n", "'"]
+    "text",
+    [
+        "yes",
+        "1",
+        "1e3",
+        "0x1F",
+        "2026-01-02",
+        "~",
+        "a: b",
+        "# x",
+        "",
+        " x ",
+        "é",
+        "\n",
+        "'",
+        "\x85",
+        "a\u2028b",
+        "\u2029",
+    ],
 )
 def test_text_that_looks_like_something_else_is_read_back_as_text(text: str) -> None:
     after = changed(USUAL, ("set", ("step_operators", "cpu", "network"), text))
