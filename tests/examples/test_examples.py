@@ -42,18 +42,15 @@ def flights_on_an_engine(
 ) -> FinishedRun:
     """The same example with another stack: containers on Podman, pulled from a registry."""
     folder = tmp_path_factory.mktemp("engine")
-    stack = {
-        "version": 1,
-        "active": "engine",
-        "artifact_stores": {"files": {"flavor": "local", "path": str(folder / "store")}},
-        "container_registries": {"cncf": {"flavor": "generic", "uri": f"{registry}/team"}},
-        "step_operators": {
-            "engine": {"flavor": "docker", "docker_host": podman.socket, "base_image": base_image, "network": "host"}
-        },
-        "stacks": {"engine": {"artifact_store": "files", "container_registry": "cncf", "step_operators": ["engine"]}},
-    }
+    stacks = yaml.safe_load((EXAMPLES / "stepops.yaml").read_text())
+    stacks["artifact_stores"]["files"] = {"flavor": "local", "path": str(folder / "store")}
+    stacks["container_registries"]["cncf"] = {"flavor": "generic", "uri": f"{registry}/team"}
+    engine = {"flavor": "docker", "docker_host": podman.socket, "base_image": base_image, "network": "host"}
+    stacks["step_operators"]["engine"] = engine
+    parts = {"artifact_store": "files", "container_registry": "cncf", "step_operators": ["engine"]}
+    stacks |= {"active": "engine", "stacks": {**stacks["stacks"], "engine": parts}}
     file = folder / "stepops.yaml"
-    file.write_text(yaml.safe_dump(stack))
+    file.write_text(yaml.safe_dump(stacks))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STEPOPS_CONFIG", str(file))
         return examples.run("flight_delays", {"learning_rate": 0.2})

@@ -73,9 +73,11 @@ class Line:
             if self.plan is None or self.plan[0] != number:
                 return None
             self.fired = True
-        if self.plan[1] in (KILLED_BEFORE, KILLED_AFTER):
-            os.kill(self.victim, signal.SIGKILL)
         return self.plan[1]
+
+    def kill(self) -> None:
+        """End Airflow's process."""
+        os.kill(self.victim, signal.SIGKILL)
 
 
 class LineProxy(FaultyProxy):
@@ -107,10 +109,11 @@ class LineProxy(FaultyProxy):
         kind = self._line.decide(f"{method} {_general(path)}")
         if kind is None:
             return None
-        if kind in (KILLED_BEFORE, "reset"):
+        if kind == KILLED_BEFORE:
+            self._line.kill()
             return Fault("reset", method)
-        if kind in (KILLED_AFTER, "lose_answer"):
-            return Fault("lose_answer", method)
+        if kind == KILLED_AFTER:
+            return Fault("lose_answer", method, on_sent=self._line.kill)
         if kind == "expired":
             status, body = self._expired(headers)
             return Fault("status", method, status=status, body=body)

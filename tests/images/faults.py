@@ -32,6 +32,7 @@ class Fault:
     :param times: how many requests are hit.
     :param after: how many that match are let through first, those that another fault hits not counted.
     :param body: of the answer with a ``status``.
+    :param on_sent: called when the registry has the whole request, and before its answer is read.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Fault:
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    on_sent: Callable[[], None] | None = None
     hit: int = 0
 
 
@@ -141,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
                     upstream.putheader(name, value)
             upstream.endheaders()
             self._send_body(upstream, kind, length)
+            if fault is not None and fault.on_sent is not None:
+                fault.on_sent()
             answer = upstream.getresponse()
             if fault is not None and kind in ("lose_answer", "fail_after"):
                 answer.read()
@@ -159,6 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
         sent = 0
         while sent < length:
             chunk = bytearray(self.rfile.read(min(_CHUNK, length - sent)))
+            if not chunk:
+                raise _Reset  # the client is gone
             if kind == "damage_request" and sent == 0:
                 chunk[len(chunk) // 2] ^= 0xFF
             if kind == "cut_request" and sent + len(chunk) > length // 2:

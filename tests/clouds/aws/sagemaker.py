@@ -304,5 +304,7 @@ def emulated_sagemaker(aws: EmulatedAws, podman: Podman) -> Iterator[SageMaker]:
     service = SageMaker(podman, aws)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(moto.sagemaker.urls.url_paths, "{0}/$", service.responses().dispatch)
-        aws.client("iam").create_role(RoleName="training", AssumeRolePolicyDocument="{}")
+        iam = aws.client("iam")
+        with suppress(iam.exceptions.EntityAlreadyExistsException):  # all emulations of a process share moto's state
+            iam.create_role(RoleName="training", AssumeRolePolicyDocument="{}")
         yield service
