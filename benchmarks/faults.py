@@ -53,7 +53,7 @@ def _journeys(place: Place, calls: int) -> Iterator[Journey]:
 
 def _places() -> Iterator[Place]:
     with tempfile.TemporaryDirectory(prefix="stepops-bench-") as name, running_registry(Path(name, "r")) as registry:
-        podman, base_image = Podman.at(Path(name, "podman"), insecure=(registry,)), push_base(registry)
+        podman, base_image = Podman.new(insecure=(registry,)), push_base(registry)
         try:
             for cloud in (amazon, google):
                 folder = Path(name, cloud.__name__)

@@ -180,7 +180,7 @@ def measure(folder: Path) -> tuple[float, int, float]:
     """Run the comparison in a folder; return the two ratios and, between them, the requests for no change."""
     os.environ |= {"STEPOPS_HOME": str(folder / "home"), "UV_CACHE_DIR": str(folder / "uv")}
     with running_registry(folder / "registry") as host:
-        podman = Podman.at(folder / "podman", (host,))
+        podman = Podman.new(insecure=(host,))
         try:
             sides = Sides(folder, host, push_base(host), podman)
             sides.write()

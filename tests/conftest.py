@@ -30,9 +30,9 @@ def base_image(registry: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def podman(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+def podman(registry: str) -> Iterator[Podman]:
     """A Podman of its own that knows :func:`registry`, with its Docker API served at ``podman.socket``."""
-    engine = Podman.at(tmp_path_factory.mktemp("podman"), insecure=(registry,))
+    engine = Podman.new(insecure=(registry,))
     try:
         with engine.service():
             yield engine

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ def _make_base(layout: Path) -> None:
         link = '--customize-hook=ln -s python3 "$1/usr/bin/python"'
         include = "--include=python3,python3-pip,ca-certificates"
         run("mmdebstrap", "--quiet", "--variant=minbase", include, *options, link, "bookworm", str(work / "base.tar"))
-        podman = Podman.at(work / "podman", insecure=())
+        podman = Podman.new()
         changes = [
             "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             f"ENV PYTHON_VERSION={BASE_PYTHON}.2",
@@ -166,12 +167,15 @@ class Podman:
     environment: Mapping[str, str]
 
     @classmethod
-    def at(cls, folder: Path, insecure: tuple[str, ...]) -> Podman:
-        """Make one with its storage in a folder.
+    def new(cls, insecure: tuple[str, ...] = ()) -> Podman:
+        """Make one, to be removed by :meth:`remove`.
 
         :param insecure: registries (``host:port``) to talk to by plain HTTP.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        # With more than 45 characters the names of Podman's sockets are too long: it does not notice that a container
+        # has ended, and takes 20 seconds to give up.
+        folder = Path(tempfile.mkdtemp(prefix="podman-"))
+        assert len(str(folder)) <= 45, f"{folder}: too long; set TMPDIR to a folder with a shorter name"
         # Works without CAP_SYS_RESOURCE, systemd and a container network.
         (folder / "containers.conf").write_text(
             '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\nnetns = "host"\n'

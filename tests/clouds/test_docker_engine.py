@@ -32,9 +32,9 @@ def closed_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regist
 
 
 @pytest.fixture(scope="module")
-def other_podman(closed_registry: RegistryClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+def other_podman(closed_registry: RegistryClient) -> Iterator[Podman]:
     """A Podman that knows the closed registry."""
-    engine = Podman.at(tmp_path_factory.mktemp("other-podman"), insecure=(closed_registry.registry,))
+    engine = Podman.new(insecure=(closed_registry.registry,))
     try:
         with engine.service():
             yield engine
