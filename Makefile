@@ -16,7 +16,7 @@ demo: .venv/.with-demo ## Run the flights example through a real Airflow and lea
 	@$(BIN)/python -m tools.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: test-packages .venv/.with-test ## Run all tests, a file to a process; ARGS="…" goes to pytest
-	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-live-aws: .venv/.with-test ## Run jobs on your AWS account: see docs/sagemaker.md
 	$(BIN)/python -m pytest -v tests/live/aws_smoke.py $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,31 @@ pytest_plugins = ["tests.airflow_env", "tests.past_run"]
 # How long an example takes says nothing of the product, and much of the machine.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+#: Files that take longest, in the order in which they begin: no process is left alone with one of them at the end, and
+#: those with an Airflow of their own are apart.
+_LONGEST = (
+    "docs/test_tutorial.py",
+    "scheduler/test_deferred_steps.py",
+    "clouds/aws/test_live_suite.py",
+    "clouds/gcp/test_live_suite.py",
+    "clouds/azure/test_live_suite.py",
+    "faults/test_journeys.py",
+    "clouds/aws/test_scheduled.py",
+    "examples/test_examples.py",
+    "cli/test_init.py",
+    "clouds/gcp/test_scheduled.py",
+    "packaging/test_third_party.py",
+    "cli/test_console.py",
+    "clouds/azure/test_scheduled.py",
+    "clouds/test_three_clouds.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest; the Makefile has pytest-xdist keep the order."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")
