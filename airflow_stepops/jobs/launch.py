@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import EndKind, JobError, JobNotFoundError, JobRefusedError
+from airflow_stepops.errors import (
+    EndKind,
+    JobError,
+    JobNotFoundError,
+    JobRefusedError,
+    LaunchStoppedError,
+    StepopsError,
+)
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.patience import patiently
@@ -48,6 +55,34 @@ class Launcher:
         self._store = store
         self._connect = connect
         self._report = report
+        self._wanted = True
+        self._current: tuple[Ledger, JobService, str] | None = None
+
+    def stop(self) -> None:
+        """Stop the job that is being launched, if there is one, and launch none from now on.
+
+        For a signal's handler: the launch itself goes on until its present call is answered, and then stops the job
+        that the call has made.
+        """
+        self._wanted = False
+        if self._current is None:
+            return
+        ledger, service, name = self._current
+        try:
+            status = service.find(name)
+            # Without the claim the next try may go on with a job that the service has not yet begun to end.
+            if ledger.claim(CANCEL) and status is not None and not status.state.ended:
+                service.cancel(status.id)
+        except StepopsError as error:
+            self._report(f"cannot stop job {name}: {error}")
+
+    def check_wanted(self) -> None:
+        """Check that the job has not been stopped meanwhile.
+
+        :raises LaunchStoppedError: if it has.
+        """
+        if not self._wanted:
+            raise LaunchStoppedError("The task was killed in the worker before it waited for its job: no job goes on.")
 
     def launch(
         self,
@@ -65,6 +100,7 @@ class Launcher:
         :raises JobRefusedError: when the service will not take the request.
         :raises TransientServiceError: when the service could not be reached for minutes.
         :raises SpecError: when the ledger of this or an earlier attempt is not valid.
+        :raises LaunchStoppedError: after :meth:`stop`.
         """
         entry = LedgerEntry(
             spec.attempt,
@@ -88,6 +124,9 @@ class Launcher:
             submitted_at=submitted_at,
         )
         ledger.record(entry)
+        if not self._wanted and ledger.claim(CANCEL):
+            service.cancel(status.id)
+        self.check_wanted()
         return Launch(entry, status, submitted_at, service.logs_url(status.id))
 
     def _job(
@@ -104,10 +143,12 @@ class Launcher:
         intended = found or self._from_earlier(ledger, new.spec_digest, spec) or new
         entry = ledger.open(intended)
         service = self._connect(entry.component)
+        self._current = ledger, service, entry.job_name
         if entry.job_id:
             self._report(f"goes on with job {entry.job_name} of attempt {entry.job_attempt.try_number}")
             return entry, service, describe(service, entry.job_id)
         self._store.put(spec.uri, spec.to_json())
+        self.check_wanted()
         try:
             return entry, service, patiently(service.submit)(request)
         except JobRefusedError as error:
@@ -143,7 +184,7 @@ class Launcher:
                     f"stops job {entry.job_name} of attempt {entry.attempt.try_number}: it is not wanted any more"
                 )
                 outcome = Outcome(EndKind.CANCELLED, f"attempt {spec.attempt.try_number} did not want it any more")
-                earlier.record(entry.ended(stop(service, status.id), outcome))
+                end(earlier, service, status.id, outcome)
         return adopted
 
 
@@ -160,6 +201,21 @@ def stop(service: JobService, job_id: str) -> JobStatus:
             return status
         time.sleep(service.poll_seconds)
     raise JobError(f"job {job_id} was asked to stop but has not ended after {_STOP_WAIT:.0f} s.")
+
+
+def end(ledger: Ledger, service: JobService, job_id: str, outcome: Outcome) -> JobStatus:
+    """Stop a job, wait until it has ended, and note why.
+
+    :param ledger: of the attempt that waits for it, or did.
+    :param outcome: noted unless the job had come to an end of its own, or its end is known already: whoever waits for
+        it knows more of that.
+    :raises JobError: if it has not ended after five minutes.
+    """
+    status = stop(service, job_id)
+    entry = ledger.read()
+    if status.state is JobState.STOPPED and entry is not None and not entry.ended_at:
+        ledger.record(entry.ended(status, outcome))
+    return status
 
 
 def describe(service: JobService, job_id: str) -> JobStatus:

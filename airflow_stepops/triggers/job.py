@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import functools
+import threading
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+import tenacity
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_stepops.errors import EndKind
-from airflow_stepops.jobs.launch import stop
+from airflow_stepops.errors import EndKind, StepopsError
+from airflow_stepops.jobs.launch import end
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.logs import LogFollower
 from airflow_stepops.jobs.outcome import Outcome
-from airflow_stepops.jobs.protocol import JobState, JobStatus
+from airflow_stepops.jobs.protocol import JobService, JobState, JobStatus
 from airflow_stepops.jobs.watcher import WatchedJob, Watcher, shared_watcher
 from airflow_stepops.links.job import JOB_KEY
 from airflow_stepops.stacks.components import ArtifactStoreComponent, StepOperatorComponent
@@ -24,7 +27,10 @@ from airflow_stepops.stacks.flavors import component_from_document
 #: Before 3.3 a trigger learns of a person's action only by its cancellation.
 _HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 
-_stopping: set[asyncio.Future[None]] = set()
+#: Asks Airflow again while it cannot answer, as it may after the stall that made it tell of a kill.
+_patiently = tenacity.retry(
+    wait=tenacity.wait_exponential(multiplier=0.5, max=10), stop=tenacity.stop_after_delay(60), reraise=True
+)
 
 
 class JobTrigger(BaseTrigger):
@@ -107,30 +113,33 @@ class JobTrigger(BaseTrigger):
         return component_from_document(StepOperatorComponent, self.entry["component"])
 
     async def _stop_in_background(self) -> None:
-        # Airflow 3.3 cancels the coroutine again every second, so the work is one thread that nobody can interrupt.
+        # Airflow 3.3 cancels the coroutine again every second, so the work is a thread that nobody can interrupt: one of
+        # its own, since the event loop has few, and a person may end hundreds of tasks at once.
         context = contextvars.copy_context()
-        stopping = asyncio.get_running_loop().run_in_executor(None, context.run, self._stop_if_unwanted)
-        _stopping.add(stopping)
-        stopping.add_done_callback(_stopping.discard)
-        await asyncio.shield(stopping)
+        stop = functools.partial(context.run, self._stop_if_unwanted, self._watcher().connected)
+        thread = threading.Thread(target=stop, name="stepops-stop")
+        thread.start()
+        while thread.is_alive():
+            await asyncio.sleep(0.1)
 
-    def _stop_if_unwanted(self) -> None:
+    def _stop_if_unwanted(self, connected: JobService | None) -> None:
         entry = LedgerEntry.from_document(self.entry)
         if self._still_waited_for():
             return
-        if not self._claim(entry):
+        ledger = Ledger(component_from_document(ArtifactStoreComponent, self.artifact_store).open(), entry.attempt)
+        if not self._claim(ledger):
             self.log.info("[stepops] a later attempt goes on with the job: it is left running")
             return
-        self.log.info("[stepops] the task was ended by a person: stopping job %s", entry.job_name)
-        status = stop(self._component().connect(), entry.job_id)
-        self._ledger(entry).record(entry.ended(status, Outcome(EndKind.CANCELLED, "a person ended the task")))
-
-    def _ledger(self, entry: LedgerEntry) -> Ledger:
-        return Ledger(component_from_document(ArtifactStoreComponent, self.artifact_store).open(), entry.attempt)
-
-    def _claim(self, entry: LedgerEntry) -> bool:
+        self.log.info("[stepops] the task does not wait any more: stopping job %s", entry.job_name)
         try:
-            return self._ledger(entry).claim(CANCEL)
+            service = connected or self._component().connect()
+            end(ledger, service, entry.job_id, Outcome(EndKind.CANCELLED, "its task was ended or cleared"))
+        except StepopsError as error:
+            self.log.error("[stepops] job %s may go on: %s", entry.job_name, error)
+
+    def _claim(self, ledger: Ledger) -> bool:
+        try:
+            return ledger.claim(CANCEL)
         except Exception as error:  # noqa: BLE001 - a store that is away must not keep an unwanted job running
             self.log.warning("[stepops] cannot write the claim, stopping the job all the same: %s", error)
             return True
@@ -148,18 +157,18 @@ class JobTrigger(BaseTrigger):
         if ti is None:  # as under dag.test(), where nobody can act on a deferred task
             return False
         try:
-            states = RuntimeTaskInstance.get_task_states(
+            states = _patiently(RuntimeTaskInstance.get_task_states)(
                 dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
             )
             key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
             if (states.get(ti.run_id) or {}).get(key) != "deferred":
                 return False
-            current = XCom.get_one(
+            current = _patiently(XCom.get_one)(
                 key=JOB_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
             )
-        except Exception as error:  # noqa: BLE001 - asked for a kill and unable to check: an unwanted job costs money
-            self.log.warning("[stepops] cannot check whether the task still waits: %s", error)
-            return False
+        except Exception as error:  # noqa: BLE001 - a job that is stopped is lost, one that goes on is found later
+            self.log.warning("[stepops] cannot check whether the task still waits, leaving its job alone: %s", error)
+            return True
         return isinstance(current, dict) and current.get("job_id") == self.entry["job_id"]
 
 
