@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, dag, task
 
-from airflow_stepops.runtime.spec import Attempt
+if TYPE_CHECKING:
+    from airflow_stepops.jobs.runs import StepRun
 
 
 def maintenance(
@@ -48,12 +49,12 @@ def maintenance(
     return stepops_maintenance()
 
 
-def _state_in_airflow(attempt: Attempt) -> str | None:
+def _state_in_airflow(step: StepRun) -> str | None:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     states = RuntimeTaskInstance.get_task_states(
-        dag_id=attempt.dag_id, task_ids=[attempt.task_id], run_ids=[attempt.run_id], map_index=attempt.map_index
+        dag_id=step.dag_id, task_ids=[step.task_id], run_ids=[step.run_id], map_index=step.map_index
     )
-    key = attempt.task_id if attempt.map_index < 0 else f"{attempt.task_id}_{attempt.map_index}"
-    state = (states.get(attempt.run_id) or {}).get(key)
+    key = step.task_id if step.map_index < 0 else f"{step.task_id}_{step.map_index}"
+    state = (states.get(step.run_id) or {}).get(key)
     return None if state is None else str(state)

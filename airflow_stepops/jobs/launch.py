@@ -90,12 +90,15 @@ class Launcher:
         request: JobRequest,
         component: dict[str, Any],
         *,
+        last_try: int = 0,
+        dag_version: str = "",
         uploaded_blobs: int = 0,
         uploaded_bytes: int = 0,
     ) -> Launch:
         """Return the attempt's job: the one that this attempt or an earlier one launched, or a new one.
 
         :param component: document of the step operator.
+        :param last_try: see :class:`~airflow_stepops.jobs.ledger.LedgerEntry`, as for ``dag_version``.
         :param uploaded_blobs: how many blobs of the image were uploaded for it, for the ledger.
         :raises JobRefusedError: when the service will not take the request.
         :raises TransientServiceError: when the service could not be reached for minutes.
@@ -109,6 +112,8 @@ class Launcher:
             hashlib.sha256(f"{spec.digest()} {request.image}".encode()).hexdigest(),
             component,
             request.name,
+            last_try=last_try,
+            dag_version=dag_version,
             image=request.image,
             uploaded_blobs=uploaded_blobs,
             uploaded_bytes=uploaded_bytes,
@@ -140,7 +145,7 @@ class Launcher:
         if found is not None and found.has_no_job:
             ledger.forget()
             found = None
-        intended = found or self._from_earlier(ledger, new.spec_digest, spec) or new
+        intended = found or self._from_earlier(ledger, new) or new
         entry = ledger.open(intended)
         service = self._connect(entry.component)
         self._current = ledger, service, entry.job_name
@@ -158,8 +163,12 @@ class Launcher:
                 ledger.record(entry.failed(error.kind, str(error)))
             raise
 
-    def _from_earlier(self, ledger: Ledger, digest: str, spec: JobSpec) -> LedgerEntry | None:
-        """Return an entry that adopts the job of an earlier attempt; stop every job that is not adopted."""
+    def _from_earlier(self, ledger: Ledger, new: LedgerEntry) -> LedgerEntry | None:
+        """Return an entry that adopts the job of an earlier attempt; stop every job that is not adopted.
+
+        A task that a person has cleared begins anew.
+        """
+        number = new.attempt.try_number
         adopted: LedgerEntry | None = None
         decided: set[str] = set()
         for earlier in ledger.earlier():
@@ -175,15 +184,15 @@ class Launcher:
             if status is None:
                 continue
             usable = status.state in (JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED)
-            owner = f"attempt-{spec.attempt.try_number}"
-            if adopted is None and usable and entry.spec_digest == digest and earlier.claim(owner):
-                adopted = dataclasses.replace(entry, attempt=spec.attempt, job_id=status.id)
+            same = (entry.spec_digest, entry.last_try) == (new.spec_digest, new.last_try)
+            if adopted is None and usable and same and earlier.claim(f"attempt-{number}"):
+                adopted = dataclasses.replace(entry, attempt=new.attempt, job_id=status.id)
             elif not status.state.ended:
                 earlier.claim(CANCEL)
                 self._report(
                     f"stops job {entry.job_name} of attempt {entry.attempt.try_number}: it is not wanted any more"
                 )
-                outcome = Outcome(EndKind.CANCELLED, f"attempt {spec.attempt.try_number} did not want it any more")
+                outcome = Outcome(EndKind.CANCELLED, f"attempt {number} did not want it any more")
                 end(earlier, service, status.id, outcome)
         return adopted
 

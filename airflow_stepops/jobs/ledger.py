@@ -41,6 +41,9 @@ class LedgerEntry:
     :param spec_digest: :meth:`~airflow_stepops.runtime.spec.JobSpec.digest` of the work.
     :param component: the step operator's document (flavor and settings).
     :param job_name: the intended name.
+    :param last_try: number of the last try that Airflow allows; that a later attempt has a higher one means that a
+        person has cleared the task in between.
+    :param dag_version: Airflow's id of the DAG's version, by which the Airflow is known that launched the job.
     :param job_id: the service's id; ``""`` until the create call was answered.
     :param state: last known state; ``""`` until the create call was answered.
     :param image: reference of the job's image.
@@ -57,6 +60,8 @@ class LedgerEntry:
     spec_digest: str
     component: dict[str, Any]
     job_name: str
+    last_try: int = 0
+    dag_version: str = ""
     job_id: str = ""
     console_url: str = ""
     state: str = ""

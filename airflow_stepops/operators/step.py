@@ -203,6 +203,8 @@ class StepTask(DecoratedOperator):
                 spec,
                 request,
                 component.document(),
+                last_try=context["ti"].max_tries + 1,
+                dag_version=str(getattr(context["ti"], "dag_version_id", "")),
                 uploaded_blobs=built.uploaded_blobs,
                 uploaded_bytes=built.uploaded_bytes,
             )

@@ -113,8 +113,8 @@ class JobTrigger(BaseTrigger):
         return component_from_document(StepOperatorComponent, self.entry["component"])
 
     async def _stop_in_background(self) -> None:
-        # Airflow 3.3 cancels the coroutine again every second, so the work is a thread that nobody can interrupt: one of
-        # its own, since the event loop has few, and a person may end hundreds of tasks at once.
+        # Airflow 3.3 cancels the coroutine again every second, so the work is a thread that nobody can interrupt. It
+        # has its own: the event loop has few, and a person may end hundreds of tasks at once.
         context = contextvars.copy_context()
         stop = functools.partial(context.run, self._stop_if_unwanted, self._watcher().connected)
         thread = threading.Thread(target=stop, name="stepops-stop")
