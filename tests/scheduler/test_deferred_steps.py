@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.scheduler.waiting import deferred, job, job_state, ledger, wait_for_end
+from tests.scheduler.waiting import deferred, job
 from tools.airflow_home import LocalAirflow
 
 
@@ -85,94 +83,3 @@ def test_values_travel_between_the_worker_jobs_and_ordinary_tasks(airflow: Local
     assert job(airflow, "values", run, "split")["metadata"] == {"rows": 3}
     assert job(airflow, "values", run, "split")["where"] == "local"
     assert job(airflow, "values", run, "total")["where"] == "worker"
-
-
-@pytest.mark.parametrize("state", ["failed", "success"])
-def test_marking_a_waiting_step_stops_its_job(airflow: LocalAirflow, tmp_path: Path, state: str) -> None:
-    run = airflow.client.trigger("one_waiting", {"gate": str(tmp_path / "never")})
-    name = deferred(airflow, "one_waiting", run, "wait_for")["job_name"]
-    airflow.client.set_state("one_waiting", run, "wait_for", state)
-    wait_for_end(airflow, name)
-    entry = {}
-    deadline = time.monotonic() + 60
-    while not entry.get("ended_at"):
-        assert time.monotonic() < deadline, "the triggerer did not write the end into the ledger"
-        time.sleep(0.25)
-        entry = json.loads(ledger(airflow, run).read_text())
-    assert (entry["state"], entry["end_kind"], entry["end_reason"]) == (
-        "stopped",
-        "cancelled",
-        "its task was ended or cleared",
-    )
-
-
-def test_a_cancelled_job_fails_its_task_which_is_not_tried_again(airflow: LocalAirflow, tmp_path: Path) -> None:
-    run = airflow.client.trigger("one_waiting", {"gate": str(tmp_path / "never")})
-    name = deferred(airflow, "one_waiting", run, "wait_for")["job_name"]
-    command = [Path(sys.executable).with_name("stepops"), "cancel", "one_waiting", run]
-    said = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stdout) == (0, f"wait_for: job {name}: stopped\n"), said.stderr
-    assert airflow.client.wait("one_waiting", run) == "failed"
-    assert airflow.client.task_instance("one_waiting", run, "wait_for")["try_number"] == 1
-    assert "ended with cancelled" in "\n".join(airflow.client.log("one_waiting", run, "wait_for"))
-    entry = json.loads(ledger(airflow, run).read_text())
-    assert (entry["state"], entry["end_kind"]) == ("stopped", "cancelled")
-
-
-def test_a_cleared_step_begins_anew(airflow: LocalAirflow, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    run = airflow.client.trigger("one_waiting", {"gate": str(gate)})
-    first = deferred(airflow, "one_waiting", run, "wait_for")
-    airflow.client.clear("one_waiting", run, ["wait_for"])
-    deadline = time.monotonic() + 60
-    while airflow.client.task_instance("one_waiting", run, "wait_for")["try_number"] == 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    second = deferred(airflow, "one_waiting", run, "wait_for", try_number=2)
-    assert second["job_name"] != first["job_name"]
-    assert job_state(airflow, first["job_name"])["state"] == "stopped"
-    gate.touch()
-    assert airflow.client.wait("one_waiting", run) == "success"
-    assert airflow.client.xcom("one_waiting", run, "wait_for") == 7
-
-
-def test_a_restarted_triggerer_goes_on_with_the_job(airflow: LocalAirflow, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    run = airflow.client.trigger("one_waiting", {"gate": str(gate)})
-    name = deferred(airflow, "one_waiting", run, "wait_for")["job_name"]
-    airflow.restart("triggerer")
-    gate.touch()
-    assert airflow.client.wait("one_waiting", run) == "success"
-    assert job(airflow, "one_waiting", run, "wait_for")["job_name"] == name
-    assert airflow.client.task_instance("one_waiting", run, "wait_for")["try_number"] == 1
-
-
-@pytest.mark.parametrize("how", ["the command", "the DAG"])
-def test_a_job_whose_task_was_ended_while_no_triggerer_was_alive_is_found_and_stopped(
-    airflow: LocalAirflow, tmp_path: Path, how: str
-) -> None:
-    run = airflow.client.trigger("one_waiting", {"gate": str(tmp_path / "never")})
-    wanted = airflow.client.trigger("one_waiting", {"gate": str(tmp_path / "gate")})
-    orphan = deferred(airflow, "one_waiting", run, "wait_for")["job_name"]
-    other = deferred(airflow, "one_waiting", wanted, "wait_for")["job_name"]
-    airflow.stop("triggerer")
-    airflow.client.set_state("one_waiting", run, "wait_for", "failed")
-    assert airflow.client.wait("one_waiting", run) == "failed"
-    command = [Path(sys.executable).with_name("stepops"), "prune", "--orphans", "--json"]
-    said = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
-    found = [row["place"] for row in json.loads(said.stdout)["found"] if row["what"] == "orphaned job"]
-    assert found == [f"local: {orphan}"]
-    assert not job_state(airflow, orphan).get("ended_at")
-    if how == "the DAG":
-        swept = airflow.client.trigger("stepops_maintenance")
-        assert airflow.client.wait("stepops_maintenance", swept) == "success"
-        assert airflow.client.xcom("stepops_maintenance", swept, "stop_orphans") == [f"{orphan} stopped"]
-    else:
-        subprocess.run([*command, "--yes"], env=airflow.environment, check=True, capture_output=True)
-    wait_for_end(airflow, orphan, seconds=5)
-    entry = json.loads(ledger(airflow, run).read_text())
-    assert (entry["state"], entry["end_reason"]) == ("stopped", "nobody waited for it: its task had ended")
-    assert not job_state(airflow, other).get("ended_at")
-    airflow.start("triggerer")
-    (tmp_path / "gate").touch()
-    assert airflow.client.wait("one_waiting", wanted) == "success"
