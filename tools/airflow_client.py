@@ -93,7 +93,7 @@ class AirflowClient:
         return dict(self.request("GET", f"dags/{dag_id}/dagRuns/{run_id}"))
 
     def delete_run(self, dag_id: str, run_id: str) -> None:
-        """Delete a run with its task instances, as a person does in the UI."""
+        """Delete a run that has ended, with its task instances."""
         self.request("DELETE", f"dags/{dag_id}/dagRuns/{run_id}")
 
     def end_unfinished_runs(self, dag_id: str) -> None:

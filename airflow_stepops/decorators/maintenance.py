@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.sdk import DAG, dag, task
-
-if TYPE_CHECKING:
-    from airflow_stepops.jobs.runs import StepRun
 
 
 def maintenance(
@@ -30,9 +27,10 @@ def maintenance(
         """Stop the jobs, and return what became of each."""
         from airflow_stepops.jobs import orphans
         from airflow_stepops.stacks.file import load
+        from airflow_stepops.triggers.job import task_state
 
         store = load().stack(stack).artifact_store.open()
-        found = orphans.find_orphans(store, _state_in_airflow, time.time())
+        found = orphans.find_orphans(store, task_state, time.time())
         said = [(f"{one.step.job_name} {one.said}", one.failed) for one in orphans.stop_orphans(store, found)]
         for line, _ in said:
             logging.getLogger(__name__).info("[stepops] job %s", line)
@@ -47,14 +45,3 @@ def maintenance(
         stop_orphans(stack)
 
     return stepops_maintenance()
-
-
-def _state_in_airflow(step: StepRun) -> str | None:
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    states = RuntimeTaskInstance.get_task_states(
-        dag_id=step.dag_id, task_ids=[step.task_id], run_ids=[step.run_id], map_index=step.map_index
-    )
-    key = step.task_id if step.map_index < 0 else f"{step.task_id}_{step.map_index}"
-    state = (states.get(step.run_id) or {}).get(key)
-    return None if state is None else str(state)

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import threading
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import tenacity
@@ -26,6 +27,9 @@ from airflow_stepops.stacks.flavors import component_from_document
 
 #: Before 3.3 a trigger learns of a person's action only by its cancellation.
 _HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
+
+#: Whether this process has asked Airflow for anything yet.
+_asked = threading.Event()
 
 #: Asks Airflow again while it cannot answer, as it may after the stall that made it tell of a kill.
 _patiently = tenacity.retry(
@@ -94,6 +98,7 @@ class JobTrigger(BaseTrigger):
     async def _wait(self) -> tuple[JobStatus, list[str]]:
         watcher = self._watcher()
         service = await watcher.service()
+        await asyncio.to_thread(self._ask_once)
         job = WatchedJob(self.entry["job_id"], self.submitted_at, self.timeout, self.pending_timeout)
         follower = LogFollower(service, job.job_id, lambda line: self.log.info("%s", line))
         following = asyncio.create_task(follower.follow())
@@ -144,24 +149,26 @@ class JobTrigger(BaseTrigger):
             self.log.warning("[stepops] cannot write the claim, stopping the job all the same: %s", error)
             return True
 
+    def _ask_once(self) -> None:
+        """Have Airflow's answers ready before a person acts: the first one of a process takes seconds."""
+        if self.task_instance is not None and not _asked.is_set():
+            _asked.set()
+            with suppress(Exception):
+                task_state(self.task_instance)
+
     def _still_waited_for(self) -> bool:
         """Whether the task instance is still deferred on this very job.
 
         A triggerer that stalled and lost its triggers is told of a kill that nobody asked for; after a clear, the
         state alone may be that of the next try, so the job's id is compared too.
         """
-        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
         from airflow.sdk.execution_time.xcom import XCom
 
         ti = self.task_instance
         if ti is None:  # as under dag.test(), where nobody can act on a deferred task
             return False
         try:
-            states = _patiently(RuntimeTaskInstance.get_task_states)(
-                dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-            )
-            key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-            if (states.get(ti.run_id) or {}).get(key) != "deferred":
+            if _patiently(task_state)(ti) != "deferred":
                 return False
             current = _patiently(XCom.get_one)(
                 key=JOB_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
@@ -170,6 +177,21 @@ class JobTrigger(BaseTrigger):
             self.log.warning("[stepops] cannot check whether the task still waits, leaving its job alone: %s", error)
             return True
         return isinstance(current, dict) and current.get("job_id") == self.entry["job_id"]
+
+
+def task_state(ti: Any) -> str | None:
+    """Return the state of a task instance as Airflow has it now, ``None`` when it does not know it.
+
+    :param ti: has ``dag_id``, ``run_id``, ``task_id`` and ``map_index``.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    )
+    key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+    state = (states.get(ti.run_id) or {}).get(key)
+    return None if state is None else str(state)
 
 
 def status_document(status: JobStatus) -> dict[str, Any]:
