@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import dataclasses
-import functools
 import threading
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import tenacity
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
 
 from airflow_stepops.errors import EndKind, StepopsError
 from airflow_stepops.jobs.launch import end
@@ -27,6 +27,8 @@ from airflow_stepops.stacks.flavors import component_from_document
 
 #: Before 3.3 a trigger learns of a person's action only by its cancellation.
 _HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
+
+_stopping: set[asyncio.Task[None]] = set()
 
 #: Whether this process has asked Airflow for anything yet.
 _asked = threading.Event()
@@ -98,7 +100,7 @@ class JobTrigger(BaseTrigger):
     async def _wait(self) -> tuple[JobStatus, list[str]]:
         watcher = self._watcher()
         service = await watcher.service()
-        await asyncio.to_thread(self._ask_once)
+        await sync_to_async(self._ask_once, thread_sensitive=False)()
         job = WatchedJob(self.entry["job_id"], self.submitted_at, self.timeout, self.pending_timeout)
         follower = LogFollower(service, job.job_id, lambda line: self.log.info("%s", line))
         following = asyncio.create_task(follower.follow())
@@ -118,14 +120,15 @@ class JobTrigger(BaseTrigger):
         return component_from_document(StepOperatorComponent, self.entry["component"])
 
     async def _stop_in_background(self) -> None:
-        # Airflow 3.3 cancels the coroutine again every second, so the work is a thread that nobody can interrupt. It
-        # has its own: the event loop has few, and a person may end hundreds of tasks at once.
-        context = contextvars.copy_context()
-        stop = functools.partial(context.run, self._stop_if_unwanted, self._watcher().connected)
-        thread = threading.Thread(target=stop, name="stepops-stop")
-        thread.start()
-        while thread.is_alive():
-            await asyncio.sleep(0.1)
+        # Airflow 3.3 cancels the coroutine again every second, so the work is a task of its own, in a thread that cannot
+        # be interrupted: not one of the event loop's few, since a person may end hundreds of tasks at once.
+        thread = ThreadPoolExecutor(1, "stepops-stop")
+        work = sync_to_async(self._stop_if_unwanted, thread_sensitive=False, executor=thread)
+        stopping = asyncio.create_task(work(self._watcher().connected))
+        _stopping.add(stopping)
+        stopping.add_done_callback(_stopping.discard)
+        stopping.add_done_callback(lambda _: thread.shutdown(wait=False))
+        await asyncio.shield(stopping)
 
     def _stop_if_unwanted(self, connected: JobService | None) -> None:
         entry = LedgerEntry.from_document(self.entry)
