@@ -120,7 +120,7 @@ class JobTrigger(BaseTrigger):
         return component_from_document(StepOperatorComponent, self.entry["component"])
 
     async def _stop_in_background(self) -> None:
-        # Airflow 3.3 cancels the coroutine again every second, so the work is a task of its own, in a thread that cannot
+        # Airflow 3.3 cancels the coroutine again every second, so the work is a task of its own in a thread that cannot
         # be interrupted: not one of the event loop's few, since a person may end hundreds of tasks at once.
         thread = ThreadPoolExecutor(1, "stepops-stop")
         work = sync_to_async(self._stop_if_unwanted, thread_sensitive=False, executor=thread)
