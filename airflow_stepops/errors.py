@@ -139,6 +139,10 @@ class JobRefusedError(JobError):
         self.kind = kind
 
 
+class LaunchStoppedError(JobError):
+    """The task was killed while it launched its job."""
+
+
 class JobFailedError(JobError):
     """The job ended without a valid result.
 

@@ -92,6 +92,10 @@ class AirflowClient:
         """Return a run: ``state``, ``start_date``, ``end_date`` …"""
         return dict(self.request("GET", f"dags/{dag_id}/dagRuns/{run_id}"))
 
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        """Delete a run that has ended, with its task instances."""
+        self.request("DELETE", f"dags/{dag_id}/dagRuns/{run_id}")
+
     def end_unfinished_runs(self, dag_id: str) -> None:
         """Mark the runs failed that have not finished, such as those of an Airflow that was stopped in the middle."""
         path = f"dags/{dag_id}/dagRuns"

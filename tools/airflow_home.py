@@ -9,6 +9,7 @@ In a test::
         run = airflow.client.trigger("flights", {"day": "2013-01-01"})
         assert airflow.client.wait("flights", run, timeout=120) == "success"
         airflow.restart("triggerer")            # or airflow.stop("triggerer"), airflow.start("triggerer")
+        airflow.start("triggerer", "second triggerer")
         os.kill(airflow.pids["triggerer"], signal.SIGSTOP)
 
 The home folder holds the database, ``logs/`` of tasks and ``<component>.log``. It may be used again.
@@ -101,11 +102,15 @@ class LocalAirflow:
             self.start(component)
         self._wait_until_healthy(timeout)
 
-    def start(self, component: str) -> None:
-        """Start one component; does not wait."""
+    def start(self, component: str, name: str | None = None) -> None:
+        """Start one component; does not wait.
+
+        :param name: what to call it, for a second one of its kind.
+        """
+        name = name or component
         command = [sys.executable, "-m", "airflow", *COMPONENTS[component]]
-        answer = self._ask(do="start", name=component, command=command, log=str(self._log_file(component)))
-        self.pids[component] = answer["pid"]
+        answer = self._ask(do="start", name=name, command=command, log=str(self._log_file(name)))
+        self.pids[name] = answer["pid"]
 
     def stop(self, component: str) -> None:
         """Stop one component by SIGTERM, after some seconds by SIGKILL, with all processes of its group."""

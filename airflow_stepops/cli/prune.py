@@ -20,7 +20,6 @@ from airflow_stepops.options import duration_seconds
 if TYPE_CHECKING:
     from airflow_stepops.artifacts.store import ArtifactStore
     from airflow_stepops.jobs.runs import StepRun
-    from airflow_stepops.runtime.spec import Attempt
 
 #: Outputs are saved within hours, even large ones, and a result follows at once.
 _DAY = 24 * 3600
@@ -77,14 +76,21 @@ def _orphans(store: ArtifactStore, now: float) -> list[StepRun]:
     return find_orphans(store, _state_in_database, now)
 
 
-def _state_in_database(attempt: Attempt) -> str | None:
+def _state_in_database(step: StepRun) -> str | None:
+    from uuid import UUID
+
+    from airflow.models.dag_version import DagVersion
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
 
-    key = {name: getattr(attempt, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
+    key = {name: getattr(step, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
     with create_session() as session:
         found = session.query(TaskInstance.state).filter_by(**key).one_or_none()
-    return None if found is None or found[0] is None else str(found[0])
+        if found is not None:
+            return None if found[0] is None else str(found[0])
+        # No two databases have the same id: the job is of this Airflow, and its run was deleted.
+        ours = step.entry and step.entry.dag_version and session.get(DagVersion, UUID(step.entry.dag_version))
+    return "removed" if ours else None
 
 
 def _stop(store: ArtifactStore, jobs: list[StepRun]) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 from airflow.sdk import DAG, dag, task
 
-from airflow_stepops.runtime.spec import Attempt
-
 
 def maintenance(
     stack: str | None = None, *, schedule: Any = "*/10 * * * *", dag_id: str = "stepops_maintenance", **arguments: Any
@@ -29,9 +27,10 @@ def maintenance(
         """Stop the jobs, and return what became of each."""
         from airflow_stepops.jobs import orphans
         from airflow_stepops.stacks.file import load
+        from airflow_stepops.triggers.job import task_state
 
         store = load().stack(stack).artifact_store.open()
-        found = orphans.find_orphans(store, _state_in_airflow, time.time())
+        found = orphans.find_orphans(store, task_state, time.time())
         said = [(f"{one.step.job_name} {one.said}", one.failed) for one in orphans.stop_orphans(store, found)]
         for line, _ in said:
             logging.getLogger(__name__).info("[stepops] job %s", line)
@@ -46,14 +45,3 @@ def maintenance(
         stop_orphans(stack)
 
     return stepops_maintenance()
-
-
-def _state_in_airflow(attempt: Attempt) -> str | None:
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    states = RuntimeTaskInstance.get_task_states(
-        dag_id=attempt.dag_id, task_ids=[attempt.task_id], run_ids=[attempt.run_id], map_index=attempt.map_index
-    )
-    key = attempt.task_id if attempt.map_index < 0 else f"{attempt.task_id}_{attempt.map_index}"
-    state = (states.get(attempt.run_id) or {}).get(key)
-    return None if state is None else str(state)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import EndKind, StepopsError
-from airflow_stepops.jobs.launch import stop
+from airflow_stepops.jobs.launch import end
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.live import LiveJobs
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.patience import patiently
-from airflow_stepops.jobs.protocol import JobState
 from airflow_stepops.jobs.runs import StepRun
 
 #: Jobs that are stopped at the same time: each may take the seconds that its step has to clean up.
@@ -68,11 +67,7 @@ def _cancel(store: ArtifactStore, live: LiveJobs, reason: str, step: StepRun, en
         ledger = Ledger(store, entry.attempt)
         if not ledger.claim(CANCEL):
             return Cancelled(step, "a later attempt goes on with it: cancel again to stop that", failed=True)
-        status = stop(live.service(entry), status.id)
-        current = ledger.read()
-        # Airflow, if it waits for the job, notes the end too and knows more of it.
-        if status.state is JobState.STOPPED and current is not None and not current.ended_at:
-            ledger.record(current.ended(status, Outcome(EndKind.CANCELLED, reason)))
+        status = end(ledger, live.service(entry), status.id, Outcome(EndKind.CANCELLED, reason))
     except StepopsError as error:
         return Cancelled(step, f"could not be stopped: {error}", failed=True)
     return Cancelled(step, status.state.value)

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import EndKind, JobError, JobNotFoundError, JobRefusedError
+from airflow_stepops.errors import (
+    EndKind,
+    JobError,
+    JobNotFoundError,
+    JobRefusedError,
+    LaunchStoppedError,
+    StepopsError,
+)
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.patience import patiently
@@ -48,6 +55,34 @@ class Launcher:
         self._store = store
         self._connect = connect
         self._report = report
+        self._wanted = True
+        self._current: tuple[Ledger, JobService, str] | None = None
+
+    def stop(self) -> None:
+        """Stop the job that is being launched, if there is one, and launch none from now on.
+
+        For a signal's handler: the launch itself goes on until its present call is answered, and then stops the job
+        that the call has made.
+        """
+        self._wanted = False
+        if self._current is None:
+            return
+        ledger, service, name = self._current
+        try:
+            status = service.find(name)
+            # Without the claim the next try may go on with a job that the service has not yet begun to end.
+            if ledger.claim(CANCEL) and status is not None and not status.state.ended:
+                service.cancel(status.id)
+        except StepopsError as error:
+            self._report(f"cannot stop job {name}: {error}")
+
+    def check_wanted(self) -> None:
+        """Check that the job has not been stopped meanwhile.
+
+        :raises LaunchStoppedError: if it has.
+        """
+        if not self._wanted:
+            raise LaunchStoppedError("The task was killed in the worker before it waited for its job: no job goes on.")
 
     def launch(
         self,
@@ -55,16 +90,20 @@ class Launcher:
         request: JobRequest,
         component: dict[str, Any],
         *,
+        last_try: int = 0,
+        dag_version: str = "",
         uploaded_blobs: int = 0,
         uploaded_bytes: int = 0,
     ) -> Launch:
         """Return the attempt's job: the one that this attempt or an earlier one launched, or a new one.
 
         :param component: document of the step operator.
+        :param last_try: see :class:`~airflow_stepops.jobs.ledger.LedgerEntry`, as for ``dag_version``.
         :param uploaded_blobs: how many blobs of the image were uploaded for it, for the ledger.
         :raises JobRefusedError: when the service will not take the request.
         :raises TransientServiceError: when the service could not be reached for minutes.
         :raises SpecError: when the ledger of this or an earlier attempt is not valid.
+        :raises LaunchStoppedError: after :meth:`stop`.
         """
         entry = LedgerEntry(
             spec.attempt,
@@ -73,6 +112,8 @@ class Launcher:
             hashlib.sha256(f"{spec.digest()} {request.image}".encode()).hexdigest(),
             component,
             request.name,
+            last_try=last_try,
+            dag_version=dag_version,
             image=request.image,
             uploaded_blobs=uploaded_blobs,
             uploaded_bytes=uploaded_bytes,
@@ -88,6 +129,9 @@ class Launcher:
             submitted_at=submitted_at,
         )
         ledger.record(entry)
+        if not self._wanted and ledger.claim(CANCEL):
+            service.cancel(status.id)
+        self.check_wanted()
         return Launch(entry, status, submitted_at, service.logs_url(status.id))
 
     def _job(
@@ -101,13 +145,15 @@ class Launcher:
         if found is not None and found.has_no_job:
             ledger.forget()
             found = None
-        intended = found or self._from_earlier(ledger, new.spec_digest, spec) or new
+        intended = found or self._from_earlier(ledger, new) or new
         entry = ledger.open(intended)
         service = self._connect(entry.component)
+        self._current = ledger, service, entry.job_name
         if entry.job_id:
             self._report(f"goes on with job {entry.job_name} of attempt {entry.job_attempt.try_number}")
             return entry, service, describe(service, entry.job_id)
         self._store.put(spec.uri, spec.to_json())
+        self.check_wanted()
         try:
             return entry, service, patiently(service.submit)(request)
         except JobRefusedError as error:
@@ -117,8 +163,12 @@ class Launcher:
                 ledger.record(entry.failed(error.kind, str(error)))
             raise
 
-    def _from_earlier(self, ledger: Ledger, digest: str, spec: JobSpec) -> LedgerEntry | None:
-        """Return an entry that adopts the job of an earlier attempt; stop every job that is not adopted."""
+    def _from_earlier(self, ledger: Ledger, new: LedgerEntry) -> LedgerEntry | None:
+        """Return an entry that adopts the job of an earlier attempt; stop every job that is not adopted.
+
+        A task that a person has cleared begins anew.
+        """
+        number = new.attempt.try_number
         adopted: LedgerEntry | None = None
         decided: set[str] = set()
         for earlier in ledger.earlier():
@@ -134,16 +184,16 @@ class Launcher:
             if status is None:
                 continue
             usable = status.state in (JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED)
-            owner = f"attempt-{spec.attempt.try_number}"
-            if adopted is None and usable and entry.spec_digest == digest and earlier.claim(owner):
-                adopted = dataclasses.replace(entry, attempt=spec.attempt, job_id=status.id)
+            same = (entry.spec_digest, entry.last_try) == (new.spec_digest, new.last_try)
+            if adopted is None and usable and same and earlier.claim(f"attempt-{number}"):
+                adopted = dataclasses.replace(entry, attempt=new.attempt, job_id=status.id)
             elif not status.state.ended:
                 earlier.claim(CANCEL)
                 self._report(
                     f"stops job {entry.job_name} of attempt {entry.attempt.try_number}: it is not wanted any more"
                 )
-                outcome = Outcome(EndKind.CANCELLED, f"attempt {spec.attempt.try_number} did not want it any more")
-                earlier.record(entry.ended(stop(service, status.id), outcome))
+                outcome = Outcome(EndKind.CANCELLED, f"attempt {number} did not want it any more")
+                end(earlier, service, status.id, outcome)
         return adopted
 
 
@@ -160,6 +210,21 @@ def stop(service: JobService, job_id: str) -> JobStatus:
             return status
         time.sleep(service.poll_seconds)
     raise JobError(f"job {job_id} was asked to stop but has not ended after {_STOP_WAIT:.0f} s.")
+
+
+def end(ledger: Ledger, service: JobService, job_id: str, outcome: Outcome) -> JobStatus:
+    """Stop a job, wait until it has ended, and note why.
+
+    :param ledger: of the attempt that waits for it, or did.
+    :param outcome: noted unless the job had come to an end of its own, or its end is known already: whoever waits for
+        it knows more of that.
+    :raises JobError: if it has not ended after five minutes.
+    """
+    status = stop(service, job_id)
+    entry = ledger.read()
+    if status.state is JobState.STOPPED and entry is not None and not entry.ended_at:
+        ledger.record(entry.ended(status, outcome))
+    return status
 
 
 def describe(service: JobService, job_id: str) -> JobStatus:

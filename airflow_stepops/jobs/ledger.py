@@ -49,6 +49,9 @@ class LedgerEntry:
     :param end_kind: value of the :class:`~airflow_stepops.errors.EndKind` of an end without success, else ``""``.
     :param end_reason: why it ended so.
     :param ended_at: Unix time; 0 until the end is known.
+    :param last_try: number of the last try that Airflow allows; that a later attempt has a higher one means that a
+        person has cleared the task in between.
+    :param dag_version: Airflow's id of the DAG's version, by which the Airflow is known that launched the job.
     """
 
     attempt: Attempt
@@ -67,6 +70,8 @@ class LedgerEntry:
     end_kind: str = ""
     end_reason: str = ""
     ended_at: float = 0.0
+    last_try: int = 0
+    dag_version: str = ""
 
     @property
     def image_digest(self) -> str:

@@ -95,6 +95,11 @@ class Watcher:
         self._next_call = 0.0
         self._last_sweep = 0.0
 
+    @property
+    def connected(self) -> JobService | None:
+        """The service, ``None`` before it is connected."""
+        return self._service
+
     async def service(self) -> JobService:
         """Return the service, connected in a thread at first use."""
         if self._service is None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_stepops.artifacts.store import ArtifactStore
     from airflow_stepops.images.builder import BuiltImage
-    from airflow_stepops.jobs.launch import Launch
+    from airflow_stepops.jobs.launch import Launch, Launcher
     from airflow_stepops.jobs.protocol import JobService, JobStatus
     from airflow_stepops.runtime.result import JobResult
     from airflow_stepops.stacks.models import Stack
@@ -86,7 +86,7 @@ class StepTask(DecoratedOperator):
         self.secrets = secrets or {}
         self.settings = settings or {}
         self.outputs = outputs
-        self._stop_launched: Callable[[], None] | None = None
+        self._launcher: Launcher | None = None
 
     def execute(self, context: Context) -> Any:
         """Run the step here, or launch its job and defer."""
@@ -124,15 +124,13 @@ class StepTask(DecoratedOperator):
         """Resume; when the deferral itself timed out, stop the job first."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralTimeout as error:
-            job = self._stop_job_of(context)
-            text = f"job {job} ended with timeout: it was there {_NET_MARGIN} s after its deadlines, and was stopped."
-            raise JobFailedError(text, EndKind.TIMEOUT) from error
+        except TaskDeferralTimeout:
+            return self.resume(context, self._stop_overdue(context))
 
     def on_kill(self) -> None:
         """Stop a job that was launched but not yet waited for, when the task is killed in the worker."""
-        if self._stop_launched is not None:
-            self._stop_launched()
+        if self._launcher is not None:
+            self._launcher.stop()
 
     def _stack(self) -> Stack:
         from airflow_stepops.stacks.file import load
@@ -147,14 +145,7 @@ class StepTask(DecoratedOperator):
         from airflow_stepops.jobs.attempt import attempt_directory, task_directory
         from airflow_stepops.runtime.call import encode_inputs
 
-        ti = context["ti"]
-        attempt = Attempt(
-            dag_id=ti.dag_id,
-            run_id=ti.run_id,
-            task_id=ti.task_id,
-            map_index=-1 if ti.map_index is None else ti.map_index,
-            try_number=ti.try_number,
-        )
+        attempt = _attempt(context)
         directory = attempt_directory(store.root, attempt)
         args, kwargs = encode_inputs(
             [brought(plain(value), store, directory) for value in self.op_args],
@@ -194,6 +185,7 @@ class StepTask(DecoratedOperator):
     ) -> NoReturn:
         from airflow_stepops.jobs.launch import Launcher
 
+        self._launcher = Launcher(store, _connect, self._report)
         tell(context, where=component.flavor, step_operator=component.name)
         arguments = {name: plain(value) for name, value in self._context_arguments(context).items()}
         check_json(arguments, self.task_id)
@@ -206,19 +198,21 @@ class StepTask(DecoratedOperator):
             _record_failure(store, spec, component, error)
             raise
         request = self._request(spec, stack, built)
-        launcher = Launcher(store, _connect, self._report)
-        self._stop_launched = functools.partial(_stop_by_name, component.connect(), request.name)
         try:
-            launch = launcher.launch(
+            launch = self._launcher.launch(
                 spec,
                 request,
                 component.document(),
+                last_try=context["ti"].max_tries + 1,
+                dag_version=str(getattr(context["ti"], "dag_version_id", "")),
                 uploaded_blobs=built.uploaded_blobs,
                 uploaded_bytes=built.uploaded_bytes,
             )
         except JobRefusedError as error:
             raise _failure(f"{component.flavor} job {request.name} was refused: {error}", error.kind) from error
-        self._defer(context, stack, launch, built)
+        self._tell_job(context, stack, launch, built)
+        self._launcher.check_wanted()
+        self._defer(stack, launch)
 
     def _report(self, line: str) -> None:
         self.log.info("[stepops] %s", line)
@@ -243,9 +237,7 @@ class StepTask(DecoratedOperator):
             labels={"dag_id": attempt.dag_id, "task_id": attempt.task_id, "run_id": attempt.run_id},
         )
 
-    def _defer(self, context: Context, stack: Stack, launch: Launch, built: BuiltImage) -> NoReturn:
-        from airflow_stepops.triggers.job import JobTrigger
-
+    def _tell_job(self, context: Context, stack: Stack, launch: Launch, built: BuiltImage) -> None:
         entry = launch.entry
         self._report(f"waits for {entry.component['flavor']} job {entry.job_name}")
         tell(
@@ -265,32 +257,61 @@ class StepTask(DecoratedOperator):
             component=entry.component,
             submitted_at=launch.submitted_at,
         )
-        net = None
-        if self.timeout is not None and self.pending_timeout is not None:
-            net = self.timeout + self.pending_timeout + _NET_MARGIN
+
+    def _defer(self, stack: Stack, launch: Launch) -> NoReturn:
+        from airflow_stepops.triggers.job import JobTrigger
+
         self.defer(
             trigger=JobTrigger(
-                entry=dataclasses.asdict(entry),
+                entry=dataclasses.asdict(launch.entry),
                 artifact_store=stack.artifact_store.document(),
                 submitted_at=launch.submitted_at,
                 timeout=self.timeout,
                 pending_timeout=self.pending_timeout,
             ),
             method_name="resume",
-            timeout=net,
+            timeout=self._longest_deferral(),
         )
+
+    def _longest_deferral(self) -> float | None:
+        """Return the seconds after which Airflow ends the deferral.
+
+        Airflow itself does not count deferred time into ``execution_timeout``.
+        """
+        limits: list[float] = []
+        if self.timeout is not None and self.pending_timeout is not None:
+            limits.append(self.timeout + self.pending_timeout + _NET_MARGIN)
+        if self.execution_timeout is not None:
+            limits.append(self.execution_timeout.total_seconds())
+        return min(limits, default=None)
 
     def _record_end(self, context: Context, result: JobResult | None, status: JobStatus) -> None:
         facts = facts_of(result) if result is not None else {"ended_at": status.ended_at}
         tell(context, **{**told(context), "job_metadata": dict(status.metadata), **facts})
 
-    def _stop_job_of(self, context: Context) -> str:
-        job = told(context)
-        if job.get("job_id"):
-            from airflow_stepops.jobs.launch import stop
+    def _stop_overdue(self, context: Context) -> dict[str, Any]:
+        """Stop the job because the deferral has lasted too long; return the event that its trigger would have sent."""
+        from airflow_stepops.jobs.launch import stop
+        from airflow_stepops.jobs.ledger import CANCEL, Ledger
+        from airflow_stepops.jobs.protocol import JobState
+        from airflow_stepops.triggers.job import status_document
 
-            stop(_connect(job["component"]), job["job_id"])
-        return str(job.get("job_name", "(unknown)"))
+        artifact_store = self._stack().artifact_store
+        ledger = Ledger(artifact_store.open(), _attempt(context))
+        entry = ledger.read()
+        assert entry is not None, "the ledger is written before the deferral"
+        self._report(f"waited longer than {self._longest_deferral():.0f} s: stops job {entry.job_name}")
+        ledger.claim(CANCEL)
+        status = stop(_connect(entry.component), entry.job_id)
+        if status.state is not JobState.SUCCEEDED:
+            reason = f"was there longer than {self._longest_deferral():.0f} s"
+            status = dataclasses.replace(status, kind=EndKind.TIMEOUT, reason=reason)
+        return {
+            "entry": dataclasses.asdict(entry),
+            "artifact_store": artifact_store.document(),
+            "status": status_document(status),
+            "log_tail": [],
+        }
 
     def _context_arguments(self, context: Context) -> dict[str, Any]:
         return from_context(self.python_callable, self.op_args, self.op_kwargs, context)
@@ -334,11 +355,16 @@ def _failure(text: str, kind: EndKind) -> Exception:
     return AirflowFailException(text) if kind in FINAL_KINDS else JobFailedError(text, kind)
 
 
+def _attempt(context: Context) -> Attempt:
+    ti = context["ti"]
+    return Attempt(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        try_number=ti.try_number,
+    )
+
+
 def _connect(document: Mapping[str, Any]) -> JobService:
     return component_from_document(StepOperatorComponent, document).connect()
-
-
-def _stop_by_name(service: JobService, name: str) -> None:
-    status = service.find(name)
-    if status is not None and not status.state.ended:
-        service.cancel(status.id)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import dataclasses
+import threading
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
+import tenacity
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
 
-from airflow_stepops.errors import EndKind
-from airflow_stepops.jobs.launch import stop
+from airflow_stepops.errors import EndKind, StepopsError
+from airflow_stepops.jobs.launch import end
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.logs import LogFollower
 from airflow_stepops.jobs.outcome import Outcome
-from airflow_stepops.jobs.protocol import JobState, JobStatus
+from airflow_stepops.jobs.protocol import JobService, JobState, JobStatus
 from airflow_stepops.jobs.watcher import WatchedJob, Watcher, shared_watcher
 from airflow_stepops.links.job import JOB_KEY
 from airflow_stepops.stacks.components import ArtifactStoreComponent, StepOperatorComponent
@@ -24,7 +28,15 @@ from airflow_stepops.stacks.flavors import component_from_document
 #: Before 3.3 a trigger learns of a person's action only by its cancellation.
 _HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 
-_stopping: set[asyncio.Future[None]] = set()
+_stopping: set[asyncio.Task[None]] = set()
+
+#: Whether this process has asked Airflow for anything yet.
+_asked = threading.Event()
+
+#: Asks Airflow again while it cannot answer, as it may after the stall that made it tell of a kill.
+_patiently = tenacity.retry(
+    wait=tenacity.wait_exponential(multiplier=0.5, max=10), stop=tenacity.stop_after_delay(60), reraise=True
+)
 
 
 class JobTrigger(BaseTrigger):
@@ -88,6 +100,7 @@ class JobTrigger(BaseTrigger):
     async def _wait(self) -> tuple[JobStatus, list[str]]:
         watcher = self._watcher()
         service = await watcher.service()
+        await sync_to_async(self._ask_once, thread_sensitive=False)()
         job = WatchedJob(self.entry["job_id"], self.submitted_at, self.timeout, self.pending_timeout)
         follower = LogFollower(service, job.job_id, lambda line: self.log.info("%s", line))
         following = asyncio.create_task(follower.follow())
@@ -107,33 +120,44 @@ class JobTrigger(BaseTrigger):
         return component_from_document(StepOperatorComponent, self.entry["component"])
 
     async def _stop_in_background(self) -> None:
-        # Airflow 3.3 cancels the coroutine again every second, so the work is one thread that nobody can interrupt.
-        context = contextvars.copy_context()
-        stopping = asyncio.get_running_loop().run_in_executor(None, context.run, self._stop_if_unwanted)
+        # Airflow 3.3 cancels the coroutine again every second, so the work is a task of its own in a thread that cannot
+        # be interrupted: not one of the event loop's few, since a person may end hundreds of tasks at once.
+        thread = ThreadPoolExecutor(1, "stepops-stop")
+        work = sync_to_async(self._stop_if_unwanted, thread_sensitive=False, executor=thread)
+        stopping = asyncio.create_task(work(self._watcher().connected))
         _stopping.add(stopping)
         stopping.add_done_callback(_stopping.discard)
+        stopping.add_done_callback(lambda _: thread.shutdown(wait=False))
         await asyncio.shield(stopping)
 
-    def _stop_if_unwanted(self) -> None:
+    def _stop_if_unwanted(self, connected: JobService | None) -> None:
         entry = LedgerEntry.from_document(self.entry)
         if self._still_waited_for():
             return
-        if not self._claim(entry):
+        ledger = Ledger(component_from_document(ArtifactStoreComponent, self.artifact_store).open(), entry.attempt)
+        if not self._claim(ledger):
             self.log.info("[stepops] a later attempt goes on with the job: it is left running")
             return
-        self.log.info("[stepops] the task was ended by a person: stopping job %s", entry.job_name)
-        status = stop(self._component().connect(), entry.job_id)
-        self._ledger(entry).record(entry.ended(status, Outcome(EndKind.CANCELLED, "a person ended the task")))
-
-    def _ledger(self, entry: LedgerEntry) -> Ledger:
-        return Ledger(component_from_document(ArtifactStoreComponent, self.artifact_store).open(), entry.attempt)
-
-    def _claim(self, entry: LedgerEntry) -> bool:
+        self.log.info("[stepops] the task does not wait any more: stopping job %s", entry.job_name)
         try:
-            return self._ledger(entry).claim(CANCEL)
+            service = connected or self._component().connect()
+            end(ledger, service, entry.job_id, Outcome(EndKind.CANCELLED, "its task was ended or cleared"))
+        except StepopsError as error:
+            self.log.error("[stepops] job %s may go on: %s", entry.job_name, error)
+
+    def _claim(self, ledger: Ledger) -> bool:
+        try:
+            return ledger.claim(CANCEL)
         except Exception as error:  # noqa: BLE001 - a store that is away must not keep an unwanted job running
             self.log.warning("[stepops] cannot write the claim, stopping the job all the same: %s", error)
             return True
+
+    def _ask_once(self) -> None:
+        """Have Airflow's answers ready before a person acts: the first one of a process takes seconds."""
+        if self.task_instance is not None and not _asked.is_set():
+            _asked.set()
+            with suppress(Exception):
+                task_state(self.task_instance)
 
     def _still_waited_for(self) -> bool:
         """Whether the task instance is still deferred on this very job.
@@ -141,26 +165,36 @@ class JobTrigger(BaseTrigger):
         A triggerer that stalled and lost its triggers is told of a kill that nobody asked for; after a clear, the
         state alone may be that of the next try, so the job's id is compared too.
         """
-        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
         from airflow.sdk.execution_time.xcom import XCom
 
         ti = self.task_instance
         if ti is None:  # as under dag.test(), where nobody can act on a deferred task
             return False
         try:
-            states = RuntimeTaskInstance.get_task_states(
-                dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-            )
-            key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-            if (states.get(ti.run_id) or {}).get(key) != "deferred":
+            if _patiently(task_state)(ti) != "deferred":
                 return False
-            current = XCom.get_one(
+            current = _patiently(XCom.get_one)(
                 key=JOB_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
             )
-        except Exception as error:  # noqa: BLE001 - asked for a kill and unable to check: an unwanted job costs money
-            self.log.warning("[stepops] cannot check whether the task still waits: %s", error)
-            return False
+        except Exception as error:  # noqa: BLE001 - a job that is stopped is lost, one that goes on is found later
+            self.log.warning("[stepops] cannot check whether the task still waits, leaving its job alone: %s", error)
+            return True
         return isinstance(current, dict) and current.get("job_id") == self.entry["job_id"]
+
+
+def task_state(ti: Any) -> str | None:
+    """Return the state of a task instance as Airflow has it now, ``None`` when it does not know it.
+
+    :param ti: has ``dag_id``, ``run_id``, ``task_id`` and ``map_index``.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    )
+    key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+    state = (states.get(ti.run_id) or {}).get(key)
+    return None if state is None else str(state)
 
 
 def status_document(status: JobStatus) -> dict[str, Any]:

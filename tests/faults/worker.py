@@ -35,6 +35,7 @@ class TaskInstance:
     dag_id: str = DAG
     task_id: str = TASK
     map_index: int = -1
+    max_tries: int = 9
     bundle_instance: Any = None
     pushed: dict[str, Any] = field(default_factory=dict)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import ArtifactNotFoundError, EndKind, JobRefusedError, SpecError
+from airflow_stepops.errors import ArtifactNotFoundError, EndKind, JobRefusedError, LaunchStoppedError, SpecError
 from airflow_stepops.jobs.attempt import attempt_directory, job_name
 from airflow_stepops.jobs.launch import Launch, Launcher, describe, stop
 from airflow_stepops.jobs.ledger import CANCEL, Ledger
@@ -34,12 +34,20 @@ class Service(InMemoryService):
     def __init__(self) -> None:
         super().__init__()
         self.worker_dies = ""
+        self.kill: tuple[str, Launcher] | None = None
 
     def submit(self, request: JobRequest) -> Any:
         self._die("before submit")
+        self._kill("before submit")
         status = super().submit(request)
         self._die("after submit")
+        self._kill("after submit")
         return status
+
+    def _kill(self, moment: str) -> None:
+        """Kill the task as Airflow does: a signal's handler runs while the launch waits for an answer."""
+        if self.kill and self.kill[0] == moment:
+            self.kill[1].stop()
 
     def _die(self, moment: str) -> None:
         if self.worker_dies == moment:
@@ -56,10 +64,22 @@ class Ground:
     said: list[str] = dataclasses.field(default_factory=list)
     connected: list[Mapping[str, Any]] = dataclasses.field(default_factory=list)
 
-    def launch(self, try_number: int = 1, *, rate: float = 0.1, image: str = "image@sha256:1", **fields: Any) -> Launch:
+    def launch(
+        self,
+        try_number: int = 1,
+        *,
+        rate: float = 0.1,
+        image: str = "image@sha256:1",
+        last_try: int = 1,
+        launcher: Launcher | None = None,
+        **fields: Any,
+    ) -> Launch:
         spec = self.spec(try_number, rate, **fields)
         request = JobRequest(job_name(self.store.root, spec.attempt), spec.attempt, image, spec.uri)
-        return Launcher(self.store, self._connect, self.said.append).launch(spec, request, COMPONENT)
+        return (launcher or self.launcher()).launch(spec, request, COMPONENT, last_try=last_try)
+
+    def launcher(self) -> Launcher:
+        return Launcher(self.store, self._connect, self.said.append)
 
     def spec(self, try_number: int, rate: float = 0.1, **fields: Any) -> JobSpec:
         attempt = dataclasses.replace(ATTEMPT, try_number=try_number, **fields)
@@ -273,6 +293,43 @@ def test_a_job_of_other_work_is_stopped_before_a_new_one_is_launched(ground: Gro
     assert (stopped.state, stopped.end_kind) == ("stopped", "cancelled")
     assert stopped.end_reason == "attempt 2 did not want it any more"
     assert not ground.ledger().claim("attempt-3")
+
+
+@pytest.mark.parametrize("moment", ["before submit", "after submit"])
+def test_a_task_that_is_killed_while_it_launches_leaves_no_job_running_and_the_next_try_begins_anew(
+    ground: Ground, moment: str
+) -> None:
+    launcher = ground.launcher()
+    ground.service.kill = moment, launcher
+    with pytest.raises(LaunchStoppedError):
+        ground.launch(launcher=launcher)
+    assert ground.service.jobs[ground.name(1)].state is JobState.STOPPED
+    ground.service.set(ground.name(1), JobState.RUNNING)  # as of a service that has not yet begun to stop it
+    assert ground.launch(2).entry.job_id == ground.name(2)
+
+
+def test_a_task_that_is_killed_before_it_launches_launches_nothing(ground: Ground) -> None:
+    launcher = ground.launcher()
+    launcher.stop()
+    with pytest.raises(LaunchStoppedError):
+        ground.launch(launcher=launcher)
+    assert ground.names() == []
+
+
+def test_a_launch_that_is_stopped_leaves_a_job_that_a_later_attempt_goes_on_with(ground: Ground) -> None:
+    launcher = ground.launcher()
+    ground.launch(launcher=launcher)
+    ground.launch(2)
+    launcher.stop()
+    assert ground.service.jobs[ground.name(1)].state is JobState.PENDING
+
+
+@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.SUCCEEDED])
+def test_a_task_that_a_person_has_cleared_begins_anew(ground: Ground, state: JobState) -> None:
+    ground.launch(last_try=3)
+    ground.service.set(ground.name(1), state)
+    assert ground.launch(2, last_try=4).entry.job_id == ground.name(2)
+    assert ground.service.jobs[ground.name(1)].state.ended
 
 
 def test_a_job_that_a_person_asked_to_end_is_not_adopted(ground: Ground) -> None:

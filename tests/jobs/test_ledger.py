@@ -67,6 +67,8 @@ entries = st.builds(
     st.sampled_from(["", *(kind.value for kind in EndKind)]),
     texts,
     st.floats(allow_nan=False),
+    st.integers(),
+    texts,
 )
 
 

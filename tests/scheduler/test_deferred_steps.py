@@ -3,55 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from airflow_stepops.jobs.attempt import segment
+from tests.scheduler.waiting import deferred, job
 from tools.airflow_home import LocalAirflow
-
-
-def job(airflow: LocalAirflow, dag: str, run: str, task: str, index: int = -1) -> dict[str, Any]:
-    """Return what the step said of its job."""
-    value = airflow.client.xcom(dag, run, task, "stepops", index)
-    return json.loads(value) if isinstance(value, str) else value
-
-
-def job_state(airflow: LocalAirflow, name: str) -> dict[str, Any]:
-    return json.loads((airflow.home / "stepops" / "jobs" / name / "state.json").read_text())
-
-
-def deferred(
-    airflow: LocalAirflow, dag: str, run: str, task: str, index: int = -1, try_number: int = 1
-) -> dict[str, Any]:
-    """Wait until a step is deferred and the triggerer has taken it over; return what it said of its job."""
-    airflow.client.wait_for_task(dag, run, task, ("deferred",), map_index=index)
-    deadline = time.monotonic() + 120
-    while "[stepops] job is running" not in (log := airflow.client.log(dag, run, task, index, try_number)):
-        instance = airflow.client.wait_for_task(dag, run, task, ("deferred", "failed"), map_index=index)
-        assert instance["state"] == "deferred", "\n".join(log)
-        assert time.monotonic() < deadline, "\n".join(log)
-        time.sleep(0.5)
-    return job(airflow, dag, run, task, index)
-
-
-def ledger(airflow: LocalAirflow, run: str, task: str) -> Path:
-    """Return the ledger of the first attempt of a task of ``one_waiting``."""
-    (folder,) = (airflow.home / "stepops" / "artifacts" / "runs" / "one_waiting").glob(f"{segment(run)}/{task}/-1")
-    return folder / "attempt-1" / "job.json"
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_while_three_steps_wait_no_worker_slot_is_in_use(airflow: LocalAirflow, tmp_path: Path) -> None:
@@ -125,101 +83,3 @@ def test_values_travel_between_the_worker_jobs_and_ordinary_tasks(airflow: Local
     assert job(airflow, "values", run, "split")["metadata"] == {"rows": 3}
     assert job(airflow, "values", run, "split")["where"] == "local"
     assert job(airflow, "values", run, "total")["where"] == "worker"
-
-
-@pytest.mark.parametrize("state", ["failed", "success"])
-def test_marking_a_waiting_step_stops_its_job(airflow: LocalAirflow, tmp_path: Path, state: str) -> None:
-    run = airflow.client.trigger("one_waiting", {"gate": str(tmp_path / "never")})
-    name = deferred(airflow, "one_waiting", run, "wait_for")["job_name"]
-    airflow.client.set_state("one_waiting", run, "wait_for", state)
-    wait_for_end(airflow, name)
-    entry = {}
-    deadline = time.monotonic() + 60
-    while not entry.get("ended_at"):
-        assert time.monotonic() < deadline, "the triggerer did not write the end into the ledger"
-        time.sleep(0.25)
-        entry = json.loads(ledger(airflow, run, "wait_for").read_text())
-    assert (entry["state"], entry["end_kind"], entry["end_reason"]) == (
-        "stopped",
-        "cancelled",
-        "a person ended the task",
-    )
-
-
-def test_a_cancelled_job_fails_its_task_which_is_not_tried_again(airflow: LocalAirflow, tmp_path: Path) -> None:
-    run = airflow.client.trigger("one_waiting", {"gate": str(tmp_path / "never")})
-    name = deferred(airflow, "one_waiting", run, "wait_for")["job_name"]
-    command = [Path(sys.executable).with_name("stepops"), "cancel", "one_waiting", run]
-    said = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stdout) == (0, f"wait_for: job {name}: stopped\n"), said.stderr
-    assert airflow.client.wait("one_waiting", run) == "failed"
-    assert airflow.client.task_instance("one_waiting", run, "wait_for")["try_number"] == 1
-    assert "ended with cancelled" in "\n".join(airflow.client.log("one_waiting", run, "wait_for"))
-    entry = json.loads(ledger(airflow, run, "wait_for").read_text())
-    assert (entry["state"], entry["end_kind"]) == ("stopped", "cancelled")
-
-
-def test_clearing_a_waiting_step_leaves_one_job_that_runs(airflow: LocalAirflow, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    run = airflow.client.trigger("one_waiting", {"gate": str(gate)})
-    first = deferred(airflow, "one_waiting", run, "wait_for")
-    airflow.client.clear("one_waiting", run, ["wait_for"])
-    deadline = time.monotonic() + 60
-    while airflow.client.task_instance("one_waiting", run, "wait_for")["try_number"] == 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    second = deferred(airflow, "one_waiting", run, "wait_for", try_number=2)
-    if second["job_name"] != first["job_name"]:  # else the new try goes on with the job
-        wait_for_end(airflow, first["job_name"])
-    gate.touch()
-    assert airflow.client.wait("one_waiting", run) == "success"
-    assert airflow.client.xcom("one_waiting", run, "wait_for") == 7
-
-
-def test_a_restarted_triggerer_goes_on_with_the_job(airflow: LocalAirflow, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    run = airflow.client.trigger("one_waiting", {"gate": str(gate)})
-    name = deferred(airflow, "one_waiting", run, "wait_for")["job_name"]
-    airflow.restart("triggerer")
-    gate.touch()
-    assert airflow.client.wait("one_waiting", run) == "success"
-    assert job(airflow, "one_waiting", run, "wait_for")["job_name"] == name
-    assert airflow.client.task_instance("one_waiting", run, "wait_for")["try_number"] == 1
-
-
-@pytest.mark.parametrize("how", ["the command", "the DAG"])
-def test_a_job_whose_task_was_ended_while_no_triggerer_was_alive_is_found_and_stopped(
-    airflow: LocalAirflow, tmp_path: Path, how: str
-) -> None:
-    run = airflow.client.trigger("one_waiting", {"gate": str(tmp_path / "never")})
-    wanted = airflow.client.trigger("one_waiting", {"gate": str(tmp_path / "gate")})
-    orphan = deferred(airflow, "one_waiting", run, "wait_for")["job_name"]
-    other = deferred(airflow, "one_waiting", wanted, "wait_for")["job_name"]
-    airflow.stop("triggerer")
-    airflow.client.set_state("one_waiting", run, "wait_for", "failed")
-    assert airflow.client.wait("one_waiting", run) == "failed"
-    command = [Path(sys.executable).with_name("stepops"), "prune", "--orphans", "--json"]
-    said = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
-    found = [row["place"] for row in json.loads(said.stdout)["found"] if row["what"] == "orphaned job"]
-    assert found == [f"local: {orphan}"]
-    assert not job_state(airflow, orphan).get("ended_at")
-    if how == "the DAG":
-        swept = airflow.client.trigger("stepops_maintenance")
-        assert airflow.client.wait("stepops_maintenance", swept) == "success"
-        assert airflow.client.xcom("stepops_maintenance", swept, "stop_orphans") == [f"{orphan} stopped"]
-    else:
-        subprocess.run([*command, "--yes"], env=airflow.environment, check=True, capture_output=True)
-    wait_for_end(airflow, orphan, seconds=5)
-    entry = json.loads(ledger(airflow, run, "wait_for").read_text())
-    assert (entry["state"], entry["end_reason"]) == ("stopped", "nobody waited for it: its task had ended")
-    assert not job_state(airflow, other).get("ended_at")
-    airflow.start("triggerer")
-    (tmp_path / "gate").touch()
-    assert airflow.client.wait("one_waiting", wanted) == "success"
-
-
-def wait_for_end(airflow: LocalAirflow, name: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not (state := job_state(airflow, name)).get("ended_at"):
-        assert time.monotonic() < deadline, state
-        time.sleep(0.25)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +77,32 @@ def three_waiting(gate: str = "") -> None:
 @pipeline
 def one_waiting(gate: str = "") -> None:
     wait_for.override(retries=1, retry_delay=1)(gate, 7)
+
+
+@pipeline(stack="slow")
+def slow_waiting(gate: str = "") -> None:
+    wait_for.override(retries=1, retry_delay=1)(gate, 7)
+
+
+@pipeline(dagrun_timeout=timedelta(seconds=60))
+def run_with_a_limit(gate: str = "") -> None:
+    wait_for(gate, 7)
+
+
+@pipeline
+def step_with_a_limit(gate: str = "") -> None:
+    wait_for.override(execution_timeout=timedelta(seconds=30))(gate, 7)
+
+
+@pipeline(stack="slow")
+def launching(gate: str = "") -> None:
+    wait_for.override(settings={"seconds": 0.5, "answer_seconds": 600}, retries=1, retry_delay=1)(gate, 7)
+
+
+@pipeline(stack="slow")
+def launching_with_a_limit(gate: str = "") -> None:
+    slow = {"seconds": 0.5, "answer_seconds": 600}
+    wait_for.override(settings=slow, execution_timeout=timedelta(seconds=30))(gate, 7)
 
 
 @pipeline
