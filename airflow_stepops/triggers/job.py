@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.logs import LogFollower
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.protocol import JobState, JobStatus
+from airflow_stepops.jobs.threads import in_thread
 from airflow_stepops.jobs.watcher import WatchedJob, Watcher, shared_watcher
 from airflow_stepops.links.job import JOB_KEY
 from airflow_stepops.stacks.components import ArtifactStoreComponent, StepOperatorComponent
@@ -107,9 +107,8 @@ class JobTrigger(BaseTrigger):
         return component_from_document(StepOperatorComponent, self.entry["component"])
 
     async def _stop_in_background(self) -> None:
-        # Airflow 3.3 cancels the coroutine again every second, so the work is one thread that nobody can interrupt.
-        context = contextvars.copy_context()
-        stopping = asyncio.get_running_loop().run_in_executor(None, context.run, self._stop_if_unwanted)
+        # Airflow cancels the coroutine again every second, so the work is one thread that nobody can interrupt.
+        stopping = asyncio.ensure_future(in_thread(self._stop_if_unwanted))
         _stopping.add(stopping)
         stopping.add_done_callback(_stopping.discard)
         await asyncio.shield(stopping)
@@ -159,7 +158,8 @@ class JobTrigger(BaseTrigger):
             )
         except Exception as error:  # noqa: BLE001 - asked for a kill and unable to check: an unwanted job costs money
             self.log.warning("[stepops] cannot check whether the task still waits: %s", error)
-            return False
+            # Without on_kill nobody need have asked: a triggerer that ends cancels too, and answers no more.
+            return not _HAS_ON_KILL
         return isinstance(current, dict) and current.get("job_id") == self.entry["job_id"]
 
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from airflow.sdk import DAG, dag, task, task_group
-from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_stepops.dag import Image, Resources, pipeline, step
 from airflow_stepops.errors import StackError, StepDefinitionError
+from tests.airflow_versions import serialized
 
 
 @step
@@ -291,16 +291,17 @@ def test_packages_for_the_base_need_a_builder_with_an_engine() -> None:
 
 
 def test_a_file_that_has_not_changed_makes_no_new_version_of_its_dag() -> None:
-    def serialized() -> dict[str, Any]:
+    def parsed() -> dict[str, Any]:
         @pipeline(dag_id="stable")
         def stable(rate: float = 0.2) -> None:
             train.override(
                 image=Image(requirements=["pandas"]), environment={"A": "{{ ds }}"}, secrets={"TOKEN": "env:TOKEN"}
             ).partial(rate=rate).expand(data=[[1], [2]])
             train(load("x"), rate=rate)
+            train(load("x"), rate)
 
-        return DagSerialization.to_dict(stable)
+        return serialized(stable)
 
-    first = serialized()
-    assert first == serialized()
+    first = parsed()
+    assert first == parsed()
     assert " at 0x" not in str(first)
