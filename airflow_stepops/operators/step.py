@@ -193,11 +193,14 @@ class StepTask(DecoratedOperator):
         self, context: Context, stack: Stack, store: ArtifactStore, component: StepOperatorComponent
     ) -> NoReturn:
         from airflow_stepops.jobs.launch import Launcher
+        from airflow_stepops.jobs.ledger import Ledger
 
         tell(context, where=component.flavor, step_operator=component.name)
         arguments = {name: plain(value) for name, value in self._context_arguments(context).items()}
         check_json(arguments, self.task_id)
         spec = self._spec(context, store, arguments)
+        if component.fallbacks:
+            component = component.fallen_back(Ledger(store, spec.attempt).earlier_ends(EndKind.CAPACITY))
         try:
             built = step_image(
                 self.python_callable, self.image, stack, component, self._code_root(context), self._report
