@@ -11,9 +11,9 @@ venv=.venv-airflow-$version
 if [ ! pyproject.toml -ot "$venv/.made" ]; then
     echo "making $venv with Airflow $version"
     .venv/bin/uv venv --quiet --clear --python .venv/bin/python "$venv"
-    # Airflow sets no upper bound; its 3.2 does not start with what FastAPI brought later.
+    # Airflow sets no upper bounds; its 3.2 does not work with what FastAPI and Starlette brought later.
     .venv/bin/uv pip install --quiet --python "$venv/bin/python" --editable '.[docker]' --group test \
-        "apache-airflow==$version.*" 'fastapi<0.137'
+        "apache-airflow==$version.*" 'fastapi<0.137' 'starlette<1'
     touch "$venv/.made"
 fi
 
