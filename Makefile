@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-live-aws test-live-gcp test-live-azure test-packages check format bench docs clean
+.PHONY: help demo test test-live-aws test-live-gcp test-live-azure test-airflow test-packages check format bench docs clean
 
 BIN := .venv/bin
 
@@ -27,6 +27,9 @@ test-live-gcp: .venv/.with-test ## Run jobs on your Google Cloud project: see do
 test-live-azure: .venv/.with-test ## Run jobs in your Azure ML workspace: see docs/azure-ml.md
 	$(BIN)/python -m pytest -v tests/live/azure_smoke.py $(ARGS)
 
+test-airflow: .venv/.with-test ## Run the tests of what meets Airflow with another one: VERSION=3.1
+	@tools/test_airflow.sh "$(VERSION)" $(ARGS)
+
 test-packages:
 	@tools/debian_packages.sh podman runc skopeo docker-registry mmdebstrap
 	@tools/azurite.sh
@@ -49,7 +52,7 @@ docs: .venv/.with-docs ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
 clean: ## Remove what the commands made: .venv, .demo, caches, builds
-	rm -rf .venv .demo dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-airflow-* .demo dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.with-%: pyproject.toml tools/setup_venv.sh

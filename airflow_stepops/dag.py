@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from airflow_stepops.decorators.maintenance import maintenance
 from airflow_stepops.decorators.pipeline import pipeline
+from airflow_stepops.decorators.retries import RetryByKind
 from airflow_stepops.decorators.step import step
 from airflow_stepops.options import Image, Resources
 
-__all__ = ["Image", "Resources", "maintenance", "pipeline", "step"]
+__all__ = ["Image", "Resources", "RetryByKind", "maintenance", "pipeline", "step"]

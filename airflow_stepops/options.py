@@ -7,6 +7,7 @@ from the image, inside the job.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,7 @@ from airflow_stepops.errors import StepDefinitionError, did_you_mean
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 10_000 * _SECONDS["d"]
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B)", re.IGNORECASE)
 _FACTORS = {
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
@@ -29,21 +31,21 @@ def duration_seconds(value: Any, field: str) -> int:
 
     :param value: seconds (``int``), a ``timedelta``, or text such as ``"90s"``, ``"6h"``, ``"1h 30m"``.
     :param field: the name to use in the error.
-    :raises StepDefinitionError: if the value is none of these, or not positive.
+    :raises StepDefinitionError: if the value is none of these, shorter than a second or longer than 10000 days.
     """
     seconds: float | None = None
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = value
     elif isinstance(value, str):
         parts = _DURATION.findall(value)
         if parts and not _DURATION.sub("", value).strip():
             seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    if seconds is None or seconds < 1:
+    if seconds is None or not 1 <= seconds <= _LONGEST:
         raise StepDefinitionError(
             f"{field}={value!r} is not a duration: give seconds, a timedelta, or text such as '45m' or '6h' "
-            "(s, m, h, d), at least one second."
+            "(s, m, h, d), from one second to 10000 days."
         )
     return int(seconds)
 
@@ -55,11 +57,12 @@ def memory_bytes(value: Any, field: str) -> int:
     :raises StepDefinitionError: if the value is not of that form.
     """
     match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or float(match[1]) <= 0:
+    amount = float(match[1]) * _FACTORS[match[2].lower()] if match else 0.0
+    if not 0 < amount < math.inf:
         raise StepDefinitionError(
             f"{field}={value!r} is not an amount of memory: give a number and a unit, such as '32GiB' or '500MB'."
         )
-    return int(float(match[1]) * _FACTORS[match[2].lower()])
+    return int(amount)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Resources:
 
     def __post_init__(self) -> None:
         if self.cpus is not None and (
-            isinstance(self.cpus, bool) or not isinstance(self.cpus, (int, float)) or self.cpus <= 0
+            isinstance(self.cpus, bool) or not isinstance(self.cpus, (int, float)) or not 0 < self.cpus < math.inf
         ):
             raise StepDefinitionError(f"Resources(cpus={self.cpus!r}): give a number above 0.")
         if self.memory is not None:

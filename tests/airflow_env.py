@@ -70,15 +70,16 @@ class FinishedRun:
     def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """Return the value of an XCom as a task would read it, ``None`` when there is none."""
         from airflow.models.xcom import XComModel
-        from airflow.sdk.serde import deserialize
         from airflow.utils.session import create_session
+
+        from tests.airflow_versions import deserialized
 
         with create_session() as session:
             query = XComModel.get_many(
                 run_id=self.run_id, key=key, task_ids=task_id, dag_ids=self.dag_id, map_indexes=map_index
             )
             row = session.execute(query.with_only_columns(XComModel.value)).first()
-            return None if row is None else deserialize(XComModel.deserialize_value(row))
+            return None if row is None else deserialized(XComModel.deserialize_value(row))
 
 
 class InProcessAirflow:
@@ -102,18 +103,18 @@ class InProcessAirflow:
 
         :raises AssertionError: with the tracebacks of files that cannot be imported.
         """
-        from airflow.dag_processing.dagbag import BundleDagBag
+        from tests.airflow_versions import dag_bag
 
-        bag = BundleDagBag(dag_folder=self.dags, bundle_path=self.dags, bundle_name="dags-folder")
+        bag = dag_bag(self.dags)
         assert not bag.import_errors, "\n".join(bag.import_errors.values())
         assert dag_id in bag.dags, f"there is no DAG {dag_id!r} in {sorted(bag.dags)}"
         return bag.dags[dag_id]
 
     def import_errors(self) -> dict[str, str]:
         """Return the tracebacks of the DAG files that cannot be imported, by file name."""
-        from airflow.dag_processing.dagbag import BundleDagBag
+        from tests.airflow_versions import dag_bag
 
-        bag = BundleDagBag(dag_folder=self.dags, bundle_path=self.dags, bundle_name="dags-folder")
+        bag = dag_bag(self.dags)
         return {Path(file).name: trace for file, trace in bag.import_errors.items()}
 
     def run(self, dag_id: str, conf: dict[str, Any] | None = None) -> FinishedRun:

@@ -13,7 +13,7 @@ from airflow.sdk.bases.decorator import task_decorator_factory
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
 from airflow_stepops.decorators.options import check_options
-from airflow_stepops.decorators.params import with_stable_params
+from airflow_stepops.decorators.params import stable_param, with_stable_params
 from airflow_stepops.errors import StepDefinitionError
 from airflow_stepops.operators.source import check_shippable, source_file
 from airflow_stepops.operators.step import StepTask
@@ -64,7 +64,7 @@ class Step(Generic[P, R]):
         """Add a task to the DAG that is being defined, or call the function when there is none."""
         if DagContext.get_current() is None and "dag" not in self._options:
             return self.function(*args, **kwargs)
-        return self._task_decorator()(*args, **kwargs)
+        return self._task_decorator()(*map(stable_param, args), **with_stable_params(kwargs))
 
     def override(self, **options: Any) -> Step[P, R]:
         """Return the step with other arguments of ``@step``."""

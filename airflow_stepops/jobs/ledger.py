@@ -196,6 +196,11 @@ class Ledger:
             for number in sorted(tries, reverse=True)
         ]
 
+    def earlier_ends(self, kind: EndKind) -> int:
+        """Return how many earlier attempts of the same task instance ended in this way."""
+        entries = (ledger.read() for ledger in self.earlier())
+        return sum(entry is not None and entry.end_kind == kind.value for entry in entries)
+
     @property
     def _entry_uri(self) -> str:
         return f"{self._directory}/job.json"

@@ -11,6 +11,7 @@ from contextlib import suppress
 from airflow_stepops.jobs.launch import describe
 from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobService
+from airflow_stepops.jobs.threads import in_thread
 
 #: Airflow takes about 0.3 ms for a line of a trigger's log; this many do not hold up the other triggers.
 _CHUNK = 200
@@ -88,7 +89,7 @@ class LogFollower:
         self._emit(f"the log of the job is not complete here: {problem}")
 
     async def _step(self) -> bool:
-        chunk = await asyncio.to_thread(self._service.logs, self._job_id, self._cursor, _CHUNK)
+        chunk = await in_thread(self._service.logs, self._job_id, self._cursor, _CHUNK)
         for line in chunk.lines:
             self._emit(line)
             self.tail.append(line)

@@ -12,7 +12,8 @@ from airflow_stepops.runtime.result import FAILED, STOPPED, SUCCEEDED, JobResult
 #: Kinds that the next try would meet again: they fail at once, whatever ``retries`` says.
 FINAL_KINDS = frozenset({EndKind.INVALID_REQUEST, EndKind.PERMISSION, EndKind.IMAGE, EndKind.CANCELLED})
 
-_ADVICE = {
+#: What the user should do.
+ADVICE = {
     EndKind.USER_CODE: "The step itself failed: mend it, or let Airflow retry it with retries=.",
     EndKind.CAPACITY: "The service had no machine of this kind: let it retry, or ask for other Resources.",
     EndKind.PREEMPTED: "The machine was taken away: let it retry, and keep checkpoints.",
@@ -86,5 +87,5 @@ def explain(
         parts.append("Last lines of its log:\n" + "\n".join(f"  {line}" for line in log_tail))
     if console_url:
         parts.append(f"Job: {console_url}")
-    parts.append(_ADVICE[outcome.kind])
+    parts.append(ADVICE[outcome.kind])
     return "\n".join(parts)

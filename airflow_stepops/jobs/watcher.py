@@ -19,6 +19,7 @@ from typing import ParamSpec, TypeVar
 
 from airflow_stepops.errors import EndKind, JobNotFoundError
 from airflow_stepops.jobs.protocol import JobService, JobState, JobStatus
+from airflow_stepops.jobs.threads import in_thread
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,7 +106,7 @@ class Watcher:
         if self._service is None:
             async with self._turn:
                 if self._service is None:
-                    self._service = await asyncio.to_thread(self._connect)
+                    self._service = await in_thread(self._connect)
         return self._service
 
     async def wait(self, job: WatchedJob, notify: Callable[[str], None]) -> JobStatus:
@@ -235,7 +236,7 @@ class Watcher:
             now = time.monotonic()
             await asyncio.sleep(max(0.0, self._next_call - now))
             self._next_call = time.monotonic() + service.seconds_between_calls
-        return await asyncio.to_thread(function, *args, **kwargs)
+        return await in_thread(function, *args, **kwargs)
 
 
 _watchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Watcher]] = weakref.WeakKeyDictionary()

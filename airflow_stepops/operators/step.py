@@ -184,12 +184,15 @@ class StepTask(DecoratedOperator):
         self, context: Context, stack: Stack, store: ArtifactStore, component: StepOperatorComponent
     ) -> NoReturn:
         from airflow_stepops.jobs.launch import Launcher
+        from airflow_stepops.jobs.ledger import Ledger
 
         self._launcher = Launcher(store, _connect, self._report)
         tell(context, where=component.flavor, step_operator=component.name)
         arguments = {name: plain(value) for name, value in self._context_arguments(context).items()}
         check_json(arguments, self.task_id)
         spec = self._spec(context, store, arguments)
+        if component.fallbacks:
+            component = component.fallen_back(Ledger(store, spec.attempt).earlier_ends(EndKind.CAPACITY))
         try:
             built = step_image(
                 self.python_callable, self.image, stack, component, self._code_root(context), self._report

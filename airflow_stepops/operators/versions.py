@@ -9,4 +9,9 @@ except ImportError:  # before Airflow 3.2
     from airflow.exceptions import AirflowFailException, TaskDeferralTimeout  # type: ignore[no-redef]
     from airflow.serialization import serde  # type: ignore[attr-defined,no-redef]
 
-__all__ = ["AirflowFailException", "TaskDeferralTimeout", "serde"]
+try:
+    from airflow.sdk import RetryDecision, RetryPolicy
+except ImportError:  # before Airflow 3.3
+    RetryDecision = RetryPolicy = object  # type: ignore[assignment,misc]
+
+__all__ = ["AirflowFailException", "RetryDecision", "RetryPolicy", "TaskDeferralTimeout", "serde"]

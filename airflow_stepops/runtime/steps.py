@@ -8,7 +8,7 @@ from typing import Any
 from airflow_stepops.options import Image, Resources
 from airflow_stepops.runtime.marks import MarkedStep
 
-__all__ = ["Image", "Resources", "maintenance", "pipeline", "step"]
+__all__ = ["Image", "Resources", "RetryByKind", "maintenance", "pipeline", "step"]
 
 
 def step(function: Callable[..., Any] | None = None, /, **_options: Any) -> Any:
@@ -23,3 +23,10 @@ def pipeline(function: Callable[..., Any] | None = None, /, **_options: Any) -> 
 
 def maintenance(stack: str | None = None, **_options: Any) -> None:
     """Make no DAG; inside a job there is nothing to maintain."""
+
+
+class RetryByKind:
+    """No retry policy; inside a job nothing is retried."""
+
+    def __init__(self, **_kinds: Any) -> None:
+        """Take what the real one takes."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +120,30 @@ class ImageTarget:
 
 class StepOperatorComponent(Component):
     """What runs a step somewhere else."""
+
+    fallbacks: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="settings to put over these, one after the other, for attempts after one that found no machine",
+    )
+
+    @model_validator(mode="after")
+    def _fallbacks_fit(self) -> Self:
+        from airflow_stepops.errors import StackError
+
+        for number in range(len(self.fallbacks)):
+            try:
+                self.fallen_back(number + 1)
+            except StackError as error:
+                raise ValueError(f"fallbacks[{number}]: {str(error).rstrip('.')}") from None
+        return self
+
+    def fallen_back(self, capacity_ends: int) -> Self:
+        """Return the step operator for the next attempt: with its fallbacks in turn, and then as it is again.
+
+        :param capacity_ends: how many earlier attempts ended because there was no machine.
+        """
+        over = capacity_ends % (len(self.fallbacks) + 1)
+        return self.overridden({**self.fallbacks[over - 1], "fallbacks": []}) if over else self
 
     @abstractmethod
     def target(self) -> ImageTarget:

@@ -20,6 +20,7 @@ from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.logs import LogFollower
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.protocol import JobService, JobState, JobStatus
+from airflow_stepops.jobs.threads import in_thread
 from airflow_stepops.jobs.watcher import WatchedJob, Watcher, shared_watcher
 from airflow_stepops.links.job import JOB_KEY
 from airflow_stepops.stacks.components import ArtifactStoreComponent, StepOperatorComponent
@@ -100,7 +101,7 @@ class JobTrigger(BaseTrigger):
     async def _wait(self) -> tuple[JobStatus, list[str]]:
         watcher = self._watcher()
         service = await watcher.service()
-        await sync_to_async(self._ask_once, thread_sensitive=False)()
+        await in_thread(self._ask_once)
         job = WatchedJob(self.entry["job_id"], self.submitted_at, self.timeout, self.pending_timeout)
         follower = LogFollower(service, job.job_id, lambda line: self.log.info("%s", line))
         following = asyncio.create_task(follower.follow())

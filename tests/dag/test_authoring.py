@@ -9,10 +9,10 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from airflow.sdk import DAG, dag, task, task_group
-from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_stepops.dag import Image, Resources, pipeline, step
 from airflow_stepops.errors import StackError, StepDefinitionError
+from tests.airflow_versions import serialized
 
 
 @step
@@ -169,7 +169,10 @@ def test_the_stack_of_a_pipeline_reaches_its_steps_and_no_others() -> None:
         ({"resources": {"gpus": 1}}, "must be Resources(…)"),
         ({"image": "python:3.12"}, "must be Image(…)"),
         ({"timeout": "six hours"}, "timeout"),
-        ({"timeout": timedelta(0)}, "at least one second"),
+        ({"timeout": timedelta(0)}, "from one second"),
+        ({"timeout": float("inf")}, "timeout=…)=inf is not a duration"),
+        ({"timeout": float("nan")}, "timeout=…)=nan is not a duration"),
+        ({"pending_timeout": 10**400}, "to 10000 days"),
         ({"pending_timeout": "-5m"}, "pending_timeout"),
         ({"environment": {"A-B": "x"}}, "'A-B' is not a variable name"),
         ({"environment": {"A": 1}}, "must be text"),
@@ -194,6 +197,9 @@ def test_a_secret_given_by_mistake_is_not_repeated_in_the_error() -> None:
     ("make", "says"),
     [
         (lambda: Resources(cpus=0), "cpus=0"),
+        (lambda: Resources(cpus=float("nan")), "cpus=nan"),
+        (lambda: Resources(cpus=float("inf")), "cpus=inf"),
+        (lambda: Resources(memory=f"{'9' * 400}GiB"), "is not an amount of memory"),
         (lambda: Resources(memory="32 apples"), "32 apples"),
         (lambda: Resources(gpus=-1), "gpus=-1"),
         (lambda: Resources(gpu_type="a10g"), "gpus=1"),
@@ -285,16 +291,17 @@ def test_packages_for_the_base_need_a_builder_with_an_engine() -> None:
 
 
 def test_a_file_that_has_not_changed_makes_no_new_version_of_its_dag() -> None:
-    def serialized() -> dict[str, Any]:
+    def parsed() -> dict[str, Any]:
         @pipeline(dag_id="stable")
         def stable(rate: float = 0.2) -> None:
             train.override(
                 image=Image(requirements=["pandas"]), environment={"A": "{{ ds }}"}, secrets={"TOKEN": "env:TOKEN"}
             ).partial(rate=rate).expand(data=[[1], [2]])
             train(load("x"), rate=rate)
+            train(load("x"), rate)
 
-        return DagSerialization.to_dict(stable)
+        return serialized(stable)
 
-    first = serialized()
-    assert first == serialized()
+    first = parsed()
+    assert first == parsed()
     assert " at 0x" not in str(first)

@@ -11,7 +11,7 @@ import pytest
 from airflow_stepops.dag import step
 from airflow_stepops.errors import EndKind, StepDefinitionError
 from airflow_stepops.get_provider_info import get_provider_info
-from airflow_stepops.jobs.outcome import FINAL_KINDS
+from airflow_stepops.jobs.outcome import ADVICE, FINAL_KINDS
 from airflow_stepops.options import Image, Resources
 from airflow_stepops.stacks.components import Component
 from airflow_stepops.stacks.flavors import KINDS, flavor_class, flavors
@@ -50,8 +50,14 @@ def test_every_setting_of_a_flavor_is_in_the_reference_and_no_other(kind: str, f
     page = section("stacks.md", SECTIONS[kind], 2)
     found = re.search(rf"^### `{flavor}`$(.*?)(?=^### |\Z)", page, re.MULTILINE | re.DOTALL)
     assert found is not None
-    settings = set(flavor_class(kind, flavor, "test").model_fields) - set(Component.model_fields)
+    settings = set(flavor_class(kind, flavor, "test").model_fields) - set(KINDS[kind].model_fields)
     assert sorted(rows(found[1])) == sorted(settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_setting_that_all_flavors_of_a_kind_have_is_in_the_reference_and_no_other(kind: str) -> None:
+    common = section("stacks.md", SECTIONS[kind], 2).partition("\n### ")[0]
+    assert set(rows(common)) == set(KINDS[kind].model_fields) - set(Component.model_fields)
 
 
 def test_every_argument_of_a_step_is_in_the_guide() -> None:
@@ -80,6 +86,13 @@ def test_every_setting_of_the_installation_is_in_the_reference() -> None:
 def test_every_kind_of_end_is_in_the_concepts_with_whether_it_is_retried() -> None:
     table = re.findall(r"^\| `(\w+)` \|.*\| (yes|no) \|$", (DOCS / "concepts.md").read_text(), re.MULTILINE)
     assert dict(table) == {kind.value: "no" if kind in FINAL_KINDS else "yes" for kind in EndKind}
+
+
+def test_every_kind_of_end_is_explained_with_what_airflow_does_and_the_advice_of_the_error() -> None:
+    table = re.findall(r"^\| `(\w+)` \| .+ \| (.+) \| (.+) \|$", section("ends.md", "Kinds of end", 2), re.MULTILINE)
+    assert {kind: (airflow, advice) for kind, airflow, advice in table} == {
+        kind.value: ("fails at once" if kind in FINAL_KINDS else "retries", ADVICE[kind]) for kind in EndKind
+    }
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -45,6 +45,7 @@ class EmulatedAws:
     :param url: of every service.
     :param calls: names of the operations so far; those of S3 are ``HEAD /bucket`` and so on.
     :param signed_with: the access keys that signed the calls, and the session tokens beside.
+    :param revoked: access keys that are not taken any more.
     :param login_seconds: how long ECR's logins say they are good for.
     :param logins: passwords of ECR that are good.
     :param given: passwords of ECR so far.
@@ -54,6 +55,7 @@ class EmulatedAws:
     calls: list[str] = field(default_factory=list)
     signed_with: list[tuple[str, str]] = field(default_factory=list)
     agents: list[str] = field(default_factory=list)
+    revoked: set[str] = field(default_factory=set)
     login_seconds: float = 12 * 3600
     logins: set[str] = field(default_factory=set)
     given: list[str] = field(default_factory=list)
@@ -80,7 +82,9 @@ class EmulatedAws:
 
         def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
             operation = self._operation(environ)
-            self._note(environ, operation)
+            key = self._note(environ, operation)
+            if key in self.revoked:
+                return _error(Failing(operation, "UnrecognizedClientException", 400, 1, "no"), environ, start_response)
             planned = next((plan for plan in self._failing if plan.operation == operation and plan.times > 0), None)
             if planned is not None:
                 planned.times -= 1
@@ -92,11 +96,14 @@ class EmulatedAws:
 
         return answer
 
-    def _note(self, environ: dict[str, Any], operation: str) -> None:
+    def _note(self, environ: dict[str, Any], operation: str) -> str:
+        """Note a call, and return the access key that signed it."""
         signed = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
         self.calls.append(operation)
         self.agents.append(environ.get("HTTP_USER_AGENT", ""))
-        self.signed_with.append((signed[1] if signed else "", environ.get("HTTP_X_AMZ_SECURITY_TOKEN", "")))
+        key = signed[1] if signed else ""
+        self.signed_with.append((key, environ.get("HTTP_X_AMZ_SECURITY_TOKEN", "")))
+        return key
 
     def _operation(self, environ: dict[str, Any]) -> str:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
