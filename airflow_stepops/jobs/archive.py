@@ -113,7 +113,11 @@ class RunArchive:
         places = [f"{directory}/spec.json", f"{directory}/result.json"]
         documents = _Documents({place: self._fetch(place) for place in places})
         read = documents.read(places[0], _inputs)
-        result = documents.read(places[1], lambda data: JobResult.from_json(data, read[0])) if read else None
+        result = (
+            documents.read(places[1], lambda data: JobResult.from_json(data, read[0]).within(self._store))
+            if read
+            else None
+        )
         if documents.problems:
             raise SpecError(documents.problems[0])
         references: list[ArtifactReference] = [*(result.outputs.values() if result else ()), *(read[1] if read else ())]
@@ -172,7 +176,7 @@ class RunArchive:
             documents.problem(f"{directory}: is of {attempt}.")
             return None
         uri = f"{attempt_directory(self._store.root, job_attempt)}/result.json"
-        result = documents.read(uri, lambda data: JobResult.from_json(data, job_attempt))
+        result = documents.read(uri, lambda data: JobResult.from_json(data, job_attempt).within(self._store))
         return _step_run(self._store, attempt, entry, result, written_at)
 
     def _not_found(self, dag_id: str, run_id: str) -> RunNotFoundError:

@@ -25,7 +25,7 @@ from airflow_stepops.errors import ArtifactExistsError, ArtifactNotFoundError, E
 from airflow_stepops.jobs.attempt import attempt_directory, task_directory
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.protocol import JobState, JobStatus
-from airflow_stepops.runtime.spec import SCHEMA_VERSION, Attempt, build, read_document
+from airflow_stepops.runtime.spec import SCHEMA_VERSION, Attempt, build, check_times, read_document
 
 CANCEL = "cancel"
 
@@ -124,6 +124,7 @@ class LedgerEntry:
             raise SpecError(f"ledger: state={reprlib.repr(entry.state)} is unknown.")
         if entry.end_kind not in ("", *(kind.value for kind in EndKind)):
             raise SpecError(f"ledger: end_kind={reprlib.repr(entry.end_kind)} is unknown.")
+        check_times({"submitted_at": entry.submitted_at, "ended_at": entry.ended_at}, "ledger")
         return entry
 
 

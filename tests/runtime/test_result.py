@@ -39,8 +39,8 @@ results = st.builds(
     values=st.dictionaries(texts, plain_values, max_size=3),
     metadata=st.dictionaries(texts, plain_values, max_size=3),
     error=st.none() | st.builds(StepError, texts, texts, texts),
-    started_at=st.floats(allow_nan=False),
-    ended_at=st.floats(allow_nan=False),
+    started_at=st.floats(0, 4e9),
+    ended_at=st.floats(0, 4e9),
 )
 
 
