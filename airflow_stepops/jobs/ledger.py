@@ -179,6 +179,13 @@ class Ledger:
             return self._store.get(self._claim_uri) == owner.encode()
         return True
 
+    def claimant(self) -> str:
+        """Return who has claimed the right to decide about the job's end, ``""`` when nobody has."""
+        try:
+            return self._store.get(self._claim_uri).decode(errors="replace")
+        except ArtifactNotFoundError:
+            return ""
+
     def earlier(self) -> list[Ledger]:
         """Return the ledgers of the earlier attempts of the same task instance, the latest first."""
         pattern = re.compile(r"/attempt-(\d+)/job\.json$")

@@ -135,6 +135,13 @@ def test_whatever_a_registry_answers_the_call_ends_with_a_registry_error_or_not(
         assert liar.host
 
 
+@pytest.mark.parametrize("location", ["http://[", "http://127.0.0.1:99999999/", "http://\xb2/"])
+def test_an_upload_that_is_sent_to_no_url_is_an_error(location: str, liar: Liar) -> None:
+    liar.answers = [(404, {}, b""), (202, {"Location": location}, b"")]
+    with pytest.raises(RegistryError):
+        liar.client().put_blob(BLOB)
+
+
 @pytest.mark.parametrize("status", [200, 404])
 @pytest.mark.parametrize("call", ["get_manifest", "put_manifest", "get_blob"])
 def test_an_answer_without_an_end_is_not_read_into_memory(call: str, status: int, liar: Liar) -> None:
