@@ -8,6 +8,7 @@ import reprlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_stepops.artifacts.materializers.json import is_json
 from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import SpecError
@@ -87,6 +88,9 @@ class JobResult:
             },
             "job result",
         )
+        for name in ("values", "metadata"):  # what Airflow itself writes down again
+            if not all(map(is_json, getattr(result, name).values())):
+                raise SpecError(f"job result: {name} holds what is no plain JSON, or is nested too deeply.")
         check_times({"started_at": result.started_at, "ended_at": result.ended_at}, "job result")
         return result
 

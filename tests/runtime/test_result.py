@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from airflow_stepops.artifacts.materializers.json import is_json
 from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import SpecError
@@ -31,7 +32,7 @@ RESULT = JobResult(
 )
 FIELDS = [field.name for field in dataclasses.fields(JobResult)]
 
-plain_values = nested(scalars, tuples=False)
+plain_values = nested(scalars, tuples=False).filter(is_json)
 results = st.builds(
     JobResult,
     attempt=attempts,
