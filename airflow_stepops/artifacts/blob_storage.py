@@ -22,7 +22,7 @@ from airflow_stepops.errors import ArtifactError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from obstore.store import AzureBearerToken, AzureConfig, AzureStore
+    from obstore.store import AzureBearerToken, AzureConfig, AzureStore, RetryConfig
 
 #: ``abfss://container@account.dfs.core.windows.net/folder``, which names the account.
 _ROOT = re.compile(r"abfss?://(?P<container>[^@/]+)@(?P<account>[^./]+)\.dfs\.(?P<suffix>[^/]+)(?:/(?P<folder>.*))?")
@@ -39,9 +39,10 @@ def is_container(root: str) -> bool:
     return _ROOT.fullmatch(root) is not None
 
 
-def open_container(root: str) -> AzureStore:
+def open_container(root: str, patience: RetryConfig) -> AzureStore:
     """Open what :func:`is_container` says is one, the way the environment says.
 
+    :param patience: with a service that is away.
     :raises ArtifactError: when it is used, if the job's identity gives no token.
     """
     from obstore.store import AzureStore
@@ -56,6 +57,7 @@ def open_container(root: str) -> AzureStore:
         prefix=found["folder"] or None,
         config=config,
         client_options={"allow_http": endpoint.startswith("http://")},
+        retry_config=patience,
         credential_provider=None if request is None else _tokens(request),
     )
 

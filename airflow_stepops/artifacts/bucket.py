@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from airflow_stepops.artifacts.store import Backend
@@ -12,10 +13,18 @@ from airflow_stepops.artifacts.upload import Upload
 from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+    from obstore.store import ObjectStore, RetryConfig
+
+#: How a job bears a store that is away for a while: hours of work may hang on it. A signed request is good for five
+#: minutes, which is the most that can be asked for.
+PATIENCE: RetryConfig = {
+    "max_retries": 1000,
+    "retry_timeout": timedelta(minutes=4),
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+}
 
 _READ_BYTES = 16 * 1024 * 1024
-#: Of a request that breaks before its answer comes.
+#: Of a request to create an object that breaks before its answer comes.
 _ATTEMPTS = 3
 _LOST = re.compile(r"\bkind: (Interrupted|Timeout)\b")
 
@@ -120,7 +129,11 @@ class Bucket(Backend):
 
             from airflow_stepops.artifacts.blob_storage import is_container, open_container
 
-            self._opened = open_container(self._root) if is_container(self._root) else from_url(self._root)
+            self._opened = (
+                open_container(self._root, PATIENCE)
+                if is_container(self._root)
+                else from_url(self._root, retry_config=PATIENCE)
+            )
         return self._opened
 
 

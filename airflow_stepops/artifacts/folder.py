@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from airflow_stepops.artifacts.store import Backend
 from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError
@@ -90,13 +90,30 @@ class Folder(Backend):
         with _errors(uri):
             unfinished, file = _new_file(self._path / key)
         try:
-            with file:
-                yield file
-                with _errors(uri):
-                    file.flush()
-                    unfinished.replace(self._path / key)
+            yield cast("BinaryIO", _Unfinished(file, uri))
+            with _errors(uri):
+                file.close()
+                unfinished.replace(self._path / key)
         finally:
             unfinished.unlink(missing_ok=True)
+            with suppress(OSError):  # of what is in its buffer, and on no disk any more
+                file.close()
+
+
+class _Unfinished:
+    """A write-only binary file whose errors name the object."""
+
+    def __init__(self, file: BinaryIO, uri: str) -> None:
+        self._file = file
+        self._uri = uri
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        with _errors(self._uri):
+            return self._file.write(data)
+
+    def flush(self) -> None:
+        """Do nothing: the end does it."""
 
 
 def _new_file(target: Path) -> tuple[Path, BinaryIO]:

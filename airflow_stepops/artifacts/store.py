@@ -77,6 +77,14 @@ class ArtifactStore:
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         self._backend = self._open(store)
 
+    def __contains__(self, uri: str) -> bool:
+        """Whether a URI names an object under the root, which need not be there."""
+        try:
+            self._key(uri)
+        except ArtifactError:
+            return False
+        return True
+
     def get(self, uri: str) -> bytes:
         """Return an object's bytes.
 

@@ -56,8 +56,13 @@ class Upload:
         :raises Exception: what the upload failed with.
         """
         self._whole = True
-        self._put(None)
-        self._thread.join()
+        try:
+            self._put(None)
+            self._thread.join()
+        except BaseException:  # a job that is stopped: nothing may go on behind it
+            self._whole = False
+            self._thread.join()
+            raise
         if self.error is not None:
             raise self.error
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from airflow_stepops.artifacts import modules
@@ -105,14 +105,33 @@ def _file_of(reference: ArtifactReference, store: ArtifactStore) -> Iterator[tup
         if store.local_path(reference.uri) is not None:
             yield source, FileHash(source)
             return
-        with tempfile.NamedTemporaryFile(suffix=".artifact") as file:
-            with HashingWriter(cast("BinaryIO", file)) as writer:
+        with _temporary_folder(reference) as folder:
+            path = folder / "value.artifact"
+            with _disk_errors(reference), path.open("wb") as copy, HashingWriter(copy) as writer:
                 while block := source.read(_BLOCK):
                     writer.write(block)
                 _compare(reference, writer.finish())
-            file.flush()
-            file.seek(0)
-            yield cast("BinaryIO", file), None
+            with path.open("rb") as file:
+                yield file, None
+
+
+@contextmanager
+def _temporary_folder(reference: ArtifactReference) -> Iterator[Path]:
+    with _disk_errors(reference):
+        folder = tempfile.TemporaryDirectory(prefix="stepops-")
+    with folder as path:
+        yield Path(path)
+
+
+@contextmanager
+def _disk_errors(reference: ArtifactReference) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(
+            f"{reference.uri} ({reference.size:,} bytes) could not be copied to this machine's temporary folder: "
+            f"{error.strerror or error}. Ask for a larger disk, or let TMPDIR name a folder on one."
+        ) from error
 
 
 def _check(reference: ArtifactReference, digest: FileHash | None) -> None:

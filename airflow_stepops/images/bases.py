@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_stepops.errors import ImageError
 from airflow_stepops.images.cache import ImageCache, key_of
-from airflow_stepops.images.manifests import INDEXES, OCI, Descriptor, Family, Manifest, read_json, select_platform
+from airflow_stepops.images.manifests import INDEXES, OCI, Descriptor, Family, Manifest, read_config, select_platform
 from airflow_stepops.images.names import ImageName
 from airflow_stepops.images.registry.blobs import is_digest
 from airflow_stepops.images.registry.repository import ImageRepository
@@ -110,10 +110,10 @@ class RegistryBase(Base):
         """Fetch manifest and config for the platform, unless this machine knows them."""
         remembered = f"bases/{key_of(self.identity, self._platform)}.json"
         known = self._cache.read(remembered)
-        if known is None:
+        if not _is_intact(known):
             known = self._fetch()
-            self._cache.write(remembered, known)
-        media_type, manifest, config = known
+            self._cache.write(remembered, [*known, _checksum(*known)])
+        media_type, manifest, config = known[:3]
         return read_image(self.identity, self._repository, media_type, manifest.encode(), config.encode())
 
     def _fetch(self) -> list[str]:
@@ -123,9 +123,8 @@ class RegistryBase(Base):
             chosen = select_platform(data, self._platform, what)
             media_type, data = self._repository.get_manifest(chosen.digest)
         manifest = Manifest.read(media_type, data, what)
-        with self._repository.get_blob(manifest.config.digest) as stream:
-            config = stream.read()
-        document = read_json(config, f"{what}: config")
+        config = self._repository.get_document(manifest.config)
+        document = read_config(config, f"{what}: config")
         found = f"{document.get('os')}/{document.get('architecture')}"
         if found != self._platform:
             raise ImageError(
@@ -141,7 +140,19 @@ def read_image(name: str, repository: ImageRepository, media_type: str, manifest
     :param name: what people call it.
     """
     described = Manifest.read(media_type, manifest, name)
-    return BaseImage(name, repository, read_json(config, f"{name}: config"), described.family, described.layers)
+    return BaseImage(name, repository, read_config(config, f"{name}: config"), described.family, described.layers)
+
+
+def _is_intact(known: Any) -> bool:
+    """Whether what this machine remembers of a base is what was written down."""
+    match known:
+        case [str(media_type), str(manifest), str(config), checksum]:
+            return bool(checksum == _checksum(media_type, manifest, config))
+    return False
+
+
+def _checksum(*known: str) -> str:
+    return key_of(*known)
 
 
 def _opened(name: ImageName, target: ImageRepository) -> ImageRepository:

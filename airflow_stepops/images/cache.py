@@ -51,10 +51,12 @@ class ImageCache:
 
     def _find(self, layers: Path, key: str) -> Layer | None:
         path, facts = layers / f"{key}.tar.gz", self.read(f"packed/{key}.json")
-        with suppress(FileNotFoundError, KeyError):
-            if facts is not None and path.stat().st_size == facts["size"]:
-                os.utime(path)
-                return Layer(facts["digest"], facts["size"], path, facts["diff_id"])
+        match facts:
+            case {"digest": str(digest), "size": int(size), "diff_id": str(diff_id)}:
+                with suppress(FileNotFoundError):
+                    if path.stat().st_size == size:
+                        os.utime(path)
+                        return Layer(digest, size, path, diff_id)
         return None
 
     def _make(self, layers: Path, key: str, make: Callable[[Path], Layer]) -> Layer:
@@ -86,7 +88,7 @@ class ImageCache:
             if max_age is not None and time.time() - path.stat().st_mtime > max_age:
                 return None
             return json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
 
     def write(self, name: str, value: Any) -> None:

@@ -68,8 +68,7 @@ class EngineBase(Base):
                 digest = self._build_and_push()
         media_type, data = self._repository.get_manifest(digest)
         name = f"{self._repository.name}:{self._recipe.tag}"
-        with self._repository.get_blob(Manifest.read(media_type, data, name).config.digest) as stream:
-            config = stream.read()
+        config = self._repository.get_document(Manifest.read(media_type, data, name).config)
         return read_image(name, self._repository, media_type, data, config)
 
     def _build_and_push(self) -> str:
@@ -93,7 +92,7 @@ def _build(client: DockerClient, recipe: BaseRecipe, folder: Path) -> Any:
     entries = [*recipe.files, Entry(_DOCKERFILE, text, len(text))]
     context = write_layer(entries, folder / "context.tar.gz")
     try:
-        with context.open() as stream:
+        with context.path.open("rb") as stream:
             image, _ = client.images.build(
                 fileobj=stream,
                 custom_context=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform as host
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ FAMILIES = {family.manifest: family for family in (OCI, DOCKER)}
 #: What to ask a registry for.
 ACCEPT = ", ".join((*FAMILIES, *INDEXES))
 
+_DEPTH = 50
+
 _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -65,9 +68,13 @@ class Descriptor:
         from airflow_stepops.images.registry.blobs import is_digest
 
         match document:
-            case {"mediaType": str(media_type), "digest": str(digest), "size": int(size)} if is_digest(digest):
-                return cls(media_type, digest, size)
-        raise RegistryError(f"{what}: {document!r} is not a descriptor with mediaType, sha256 digest and size.")
+            case {"mediaType": str(media_type), "digest": str(digest), "size": int(size)} if (
+                is_digest(digest) and size >= 0
+            ):
+                return cls(media_type, digest, int(size))
+        raise RegistryError(
+            f"{what}: {reprlib.repr(document)} is not a descriptor with mediaType, sha256 digest and size."
+        )
 
     def document(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -92,12 +99,12 @@ class Manifest:
         family = FAMILIES.get(media_type) or FAMILIES.get(str(document.get("mediaType")))
         if family is None:
             raise RegistryError(
-                f"{what} is of type {media_type!r}; known are {', '.join(FAMILIES)}. Push the image again with a "
-                "current tool."
+                f"{what} is of type {reprlib.repr(media_type)}; known are {', '.join(FAMILIES)}. Push the image "
+                "again with a current tool."
             )
         layers = document.get("layers")
         if not isinstance(layers, list):
-            raise RegistryError(f"{what}: layers={layers!r} is not a list.")
+            raise RegistryError(f"{what}: layers={reprlib.repr(layers)} is not a list.")
         config = Descriptor.read(document.get("config"), f"{what}: config")
         return cls(family, config, tuple(Descriptor.read(layer, f"{what}: layers") for layer in layers))
 
@@ -160,8 +167,8 @@ def layer_config(
     # Names of the container that a builder committed: they mean nothing here and would end in every digest.
     for name in ("container", "container_config", "id", "parent"):
         document.pop(name, None)
-    rootfs = document.setdefault("rootfs", {"type": "layers", "diff_ids": []})
-    rootfs["diff_ids"] = [*(rootfs.get("diff_ids") or []), *diff_ids]
+    below = (document.get("rootfs") or {}).get("diff_ids") or []
+    document["rootfs"] = {"type": "layers", "diff_ids": [*below, *diff_ids]}
     entries = [{"created": "1970-01-01T00:00:00Z", "created_by": text} for text in history]
     document["history"] = [*(document.get("history") or []), *entries]
     return encode_json(document)
@@ -173,12 +180,45 @@ def read_json(data: bytes, what: str) -> dict[str, Any]:
     :raises RegistryError: if it is not one.
     """
     try:
-        document = json.loads(data)
-    except ValueError as error:
+        document = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
         raise RegistryError(f"{what} is not JSON: {error}.") from error
     if not isinstance(document, dict):
         raise RegistryError(f"{what} is not a JSON object.")
+    if not _is_shallow(document, _DEPTH):
+        raise RegistryError(f"{what} is nested more than {_DEPTH} deep, which no document of an image is.")
     return document
+
+
+def _is_shallow(value: Any, depth: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth > 0 and all(_is_shallow(item, depth - 1) for item in inner)
+
+
+def read_config(data: bytes, what: str) -> dict[str, Any]:
+    """Read the config of an image: what is used of it is there in the form that the specification gives it.
+
+    :raises RegistryError: if it is not valid, or damaged.
+    """
+    from airflow_stepops.images.registry.blobs import is_digest
+
+    document = read_json(data, what)
+    run, rootfs = document.get("config") or {}, document.get("rootfs") or {}
+    well_formed = (
+        isinstance(run, dict)
+        and _all(str, run.get("Env") or [])
+        and isinstance(rootfs, dict)
+        and _all(str, rootfs.get("diff_ids") or [])
+        and all(map(is_digest, rootfs.get("diff_ids") or []))
+        and _all(dict, document.get("history") or [])
+    )
+    if not well_formed:
+        raise RegistryError(f"{what} is not the config of an image: config, rootfs or history is not what it must be.")
+    return document
+
+
+def _all(kind: type, items: Any) -> bool:
+    return isinstance(items, list) and all(isinstance(item, kind) for item in items)
 
 
 def encode_json(document: Mapping[str, Any]) -> bytes:

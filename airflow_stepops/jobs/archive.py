@@ -18,7 +18,7 @@ from airflow_stepops.errors import ArtifactError, ArtifactNotFoundError, RunNotF
 from airflow_stepops.jobs.attempt import attempt_directory, segment
 from airflow_stepops.jobs.ledger import LedgerEntry
 from airflow_stepops.jobs.runs import WORKER, Run, StepRun
-from airflow_stepops.runtime.result import STOPPED, JobResult, StepError
+from airflow_stepops.runtime.result import STOPPED, SUCCEEDED, JobResult, StepError
 from airflow_stepops.runtime.spec import Attempt, JobSpec, decode_value
 
 T = TypeVar("T")
@@ -173,6 +173,8 @@ class RunArchive:
             return None
         uri = f"{attempt_directory(self._store.root, job_attempt)}/result.json"
         result = documents.read(uri, lambda data: JobResult.from_json(data, job_attempt))
+        if entry is not None and entry.end_kind and result is not None and result.status == SUCCEEDED:
+            result = None  # Airflow has not taken it: it came too late, or points out of the store
         return _step_run(self._store, attempt, entry, result, written_at)
 
     def _not_found(self, dag_id: str, run_id: str) -> RunNotFoundError:

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import (
@@ -155,13 +155,24 @@ class Launcher:
         self._store.put(spec.uri, spec.to_json())
         self.check_wanted()
         try:
-            return entry, service, patiently(service.submit)(request)
+            status = patiently(service.submit)(request)
         except JobRefusedError as error:
             # With wrong settings the service may never answer, so later attempts must not have to look for a job that
             # there is not. Where an earlier run of this attempt may have launched one, they must.
             if entry is intended:
                 ledger.record(entry.failed(error.kind, str(error)))
             raise
+        if ledger.claimant() == CANCEL:
+            self._give_up(ledger, entry, service, status)
+        return entry, service, status
+
+    def _give_up(self, ledger: Ledger, entry: LedgerEntry, service: JobService, status: JobStatus) -> NoReturn:
+        """Stop what was submitted too late: this worker was thought to be dead, and the next attempt has begun."""
+        reason = f"a later attempt began before job {entry.job_name} was submitted: the job is stopped"
+        self._report(reason)
+        entry = dataclasses.replace(entry, job_id=status.id)
+        ledger.record(entry.ended(stop(service, status.id), Outcome(EndKind.CANCELLED, reason)))
+        raise JobRefusedError(reason, EndKind.CANCELLED)
 
     def _from_earlier(self, ledger: Ledger, new: LedgerEntry) -> LedgerEntry | None:
         """Return an entry that adopts the job of an earlier attempt; stop every job that is not adopted.
@@ -181,6 +192,10 @@ class Launcher:
                 continue
             service = self._connect(entry.component)
             status = patiently(service.find)(entry.job_name)
+            if status is None and not entry.job_id:
+                # Its worker may be about to submit it. From now on it stops what it submits, if that is not here yet.
+                earlier.claim(CANCEL)
+                status = patiently(service.find)(entry.job_name)
             if status is None:
                 continue
             usable = status.state in (JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED)

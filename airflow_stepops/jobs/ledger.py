@@ -25,7 +25,7 @@ from airflow_stepops.errors import ArtifactExistsError, ArtifactNotFoundError, E
 from airflow_stepops.jobs.attempt import attempt_directory, task_directory
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.protocol import JobState, JobStatus
-from airflow_stepops.runtime.spec import SCHEMA_VERSION, Attempt, build, read_document
+from airflow_stepops.runtime.spec import SCHEMA_VERSION, Attempt, build, check_times, read_document
 
 CANCEL = "cancel"
 
@@ -129,6 +129,7 @@ class LedgerEntry:
             raise SpecError(f"ledger: state={reprlib.repr(entry.state)} is unknown.")
         if entry.end_kind not in ("", *(kind.value for kind in EndKind)):
             raise SpecError(f"ledger: end_kind={reprlib.repr(entry.end_kind)} is unknown.")
+        check_times({"submitted_at": entry.submitted_at, "ended_at": entry.ended_at}, "ledger")
         return entry
 
 
@@ -182,6 +183,13 @@ class Ledger:
         except ArtifactExistsError:
             return self._store.get(self._claim_uri) == owner.encode()
         return True
+
+    def claimant(self) -> str:
+        """Return who has claimed the right to decide about the job's end, ``""`` when nobody has."""
+        try:
+            return self._store.get(self._claim_uri).decode(errors="replace")
+        except ArtifactNotFoundError:
+            return ""
 
     def earlier(self) -> list[Ledger]:
         """Return the ledgers of the earlier attempts of the same task instance, the latest first."""

@@ -334,7 +334,7 @@ def _read_result(store: ArtifactStore, directory: str, attempt: Attempt) -> tupl
 
     uri = f"{directory}/result.json"
     try:
-        return JobResult.from_json(store.get(uri), attempt), ""
+        return JobResult.from_json(store.get(uri), attempt).within(store), ""
     except ArtifactNotFoundError:
         return None, f"there is no result at {uri}"
     except SpecError as error:

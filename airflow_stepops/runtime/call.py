@@ -13,14 +13,14 @@ from airflow_stepops.artifacts import values
 from airflow_stepops.artifacts.materializers.json import JsonMaterializer
 from airflow_stepops.artifacts.reference import ArtifactReference
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import StepopsError
+from airflow_stepops.errors import ArtifactError, StepopsError
 from airflow_stepops.runtime.checkpoints import kept_checkpoints
 from airflow_stepops.runtime.cluster import cluster
 from airflow_stepops.runtime.metadata import collected_metadata
 from airflow_stepops.runtime.outputs import split_outputs
 from airflow_stepops.runtime.result import FAILED, STOPPED, SUCCEEDED, JobResult, StepError
 from airflow_stepops.runtime.spec import JobSpec, decode_value, encode_value
-from airflow_stepops.runtime.stopping import StepStopped
+from airflow_stepops.runtime.stopping import StepStopped, settle
 
 #: JSON values up to this many bytes travel in XCom as themselves.
 INLINE_BYTES = 32 * 1024
@@ -46,7 +46,9 @@ def run_step(function: Callable[..., Any], spec: JobSpec, store: ArtifactStore, 
             returned = function(*args, **kwargs)
             ended_at = time.time()
             outputs, inline = _save_outputs(returned, spec, store) if cluster().rank == 0 else ({}, {})
+            settle()
         except BaseException as error:  # a step may also end with sys.exit()
+            settle()
             checkpoints.save()
             result = failure(error, spec, metadata, started_at)
             leave_result(result, spec, store)
@@ -73,13 +75,9 @@ def failure(error: BaseException, spec: JobSpec, metadata: dict[str, Any], start
 
 def leave_result(result: JobResult, spec: JobSpec, store: ArtifactStore) -> None:
     """Write the result, even if the end of the job is asked for in the middle. Of several machines the first does."""
-    if cluster().rank != 0:
-        return
-    data = result.to_json()
-    try:
-        store.put(spec.result_uri, data)
-    except StepStopped:  # raised once only
-        store.put(spec.result_uri, data)
+    settle()
+    if cluster().rank == 0:
+        store.put(spec.result_uri, result.to_json())
 
 
 def encode_inputs(
@@ -100,9 +98,12 @@ def encode_inputs(
 
 def describe_error(error: BaseException) -> StepError:
     """Return an exception as text, its traceback without the frames of this package."""
-    lines = traceback.TracebackException.from_exception(error)
-    _drop_own_frames(lines)
-    text = "".join(lines.format())
+    try:
+        lines = traceback.TracebackException.from_exception(error)
+        _drop_own_frames(lines)
+        text = "".join(lines.format())
+    except Exception as broken:  # noqa: BLE001 - groups without end, an odd __notes__: the step's own error matters
+        text = f"(the traceback cannot be made: {type(broken).__name__})\n"
     if len(text) > _TRACEBACK_CHARACTERS:
         half = _TRACEBACK_CHARACTERS // 2
         text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
@@ -172,6 +173,10 @@ def _save_outputs(
     inline: dict[str, Any] = {}
     for name, value in split_outputs(returned, spec.outputs).items():
         if isinstance(value, ArtifactReference):  # an input handed on: the value is in the store already
+            if value.uri not in store:
+                raise ArtifactError(
+                    f"the output {name!r} refers to {value.uri}, which is not in {store.root}: load it."
+                )
             outputs[name] = value
             continue
         try:

@@ -2,11 +2,13 @@
 
 Below the folder of the task's checkpoints, each machine has its own::
 
+    machine-<rank>/attempt-<n>/begun             the attempt has asked for its folder
     machine-<rank>/attempt-<n>/manifest.json     the files as they were: path → digest, size, object
     machine-<rank>/attempt-<n>/<sha256>          an object: what a file held
 
-An attempt begins with the newest manifest. It changes no objects but its own, so that two attempts at the same time
-cannot spoil each other's files.
+An attempt begins with the newest manifest, whose files may be objects of attempts before it. It writes nothing but its
+own, and deletes nothing once a later attempt has begun: that one goes on with the same objects, although this one may
+still run, as one does whose worker or machine was only thought to be dead.
 """
 
 from __future__ import annotations
@@ -26,14 +28,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import IntegrityError, SpecError, StepopsError
+from airflow_stepops.errors import ArtifactError, IntegrityError, SpecError, StepopsError
 from airflow_stepops.runtime.cluster import cluster
 from airflow_stepops.runtime.spec import SCHEMA_VERSION, JobSpec, build, read_document
 
 #: A file is copied when it has not changed between two looks.
 _SECONDS_BETWEEN_LOOKS = 5.0
 _BLOCK = 8 * 1024 * 1024
-_MANIFEST = re.compile(r"attempt-(\d+)/manifest\.json")
+_ATTEMPT = re.compile(r"attempt-(\d+)/(.+)")
+_MANIFEST = "manifest.json"
+_BEGUN = "begun"
 _OBJECT = re.compile(r"attempt-\d+/[0-9a-f]{64}")
 
 _current: Checkpoints | None = None
@@ -50,7 +54,7 @@ def checkpoint_dir() -> Path:
     Outside of a step, as in a test that calls its function, it is an empty folder that is copied nowhere.
 
     :raises IntegrityError: if what an earlier attempt left has changed since.
-    :raises ArtifactError: if the store cannot be read.
+    :raises ArtifactError: if the store cannot be read, or this machine's disk is too small.
     """
     if _current is None:
         return Path(tempfile.mkdtemp(prefix="stepops-checkpoints-"))
@@ -106,7 +110,11 @@ class Checkpoints:
             if self._folder is None:
                 folder = Path(tempfile.mkdtemp(prefix="stepops-checkpoints-"))
                 if self._root:
-                    self._restore(folder)
+                    try:
+                        self._restore(folder)
+                    except BaseException:
+                        shutil.rmtree(folder, ignore_errors=True)
+                        raise
                     self._copier.start()
                 self._folder = folder
             return self._folder
@@ -127,15 +135,22 @@ class Checkpoints:
             return
         self._over.set()
         with self._lock:
-            self._files = {}
-            manifest = self._manifest_uri()
             try:
-                self._write_manifest()
-                for uri in self._store.list(self._root):
-                    if uri != manifest:
-                        self._store.delete(uri)
+                self._forget()
             except StepopsError as error:
                 _say(f"the checkpoints could not be deleted: {error}")
+
+    def _forget(self) -> None:
+        if self._later_has_begun():
+            return
+        self._files = {}
+        # First, so that an attempt that begins just now begins without files.
+        self._write_manifest()
+        found = self._objects()
+        if not self._later_has_begun(found):
+            for number, name in found:
+                if (number, name) != (self._attempt, _MANIFEST):
+                    self._store.delete(f"{self._root}/attempt-{number}/{name}")
 
     def close(self) -> None:
         """Stop copying, and remove the folder."""
@@ -169,7 +184,8 @@ class Checkpoints:
             if files != self._files:
                 before, self._files = self._files, files
                 self._write_manifest()
-                self._delete_unused(before)
+                if not self._later_has_begun():
+                    self._delete_unused(before)
 
     def _put(self, path: Path) -> SavedFile | None:
         """Copy a file; ``None`` when it changes meanwhile or is gone."""
@@ -194,10 +210,15 @@ class Checkpoints:
     def _write_manifest(self) -> None:
         files = {name: dataclasses.asdict(saved) for name, saved in sorted(self._files.items())}
         document = {"version": SCHEMA_VERSION, "files": files}
-        self._store.put(self._manifest_uri(), json.dumps(document).encode())
+        self._store.put(f"{self._root}/attempt-{self._attempt}/{_MANIFEST}", json.dumps(document).encode())
 
-    def _manifest_uri(self) -> str:
-        return f"{self._root}/attempt-{self._attempt}/manifest.json"
+    def _objects(self) -> list[tuple[int, str]]:
+        """Return what there is: number of the attempt, and name."""
+        found = (_ATTEMPT.fullmatch(uri.removeprefix(f"{self._root}/")) for uri in self._store.list(self._root))
+        return [(int(match[1]), match[2]) for match in found if match is not None]
+
+    def _later_has_begun(self, found: list[tuple[int, str]] | None = None) -> bool:
+        return any(number > self._attempt for number, _ in (self._objects() if found is None else found))
 
     def _delete_unused(self, before: dict[str, SavedFile]) -> None:
         used = {saved.object for saved in self._files.values()}
@@ -206,16 +227,24 @@ class Checkpoints:
                 self._store.delete(f"{self._root}/{saved.object}")
 
     def _restore(self, folder: Path) -> None:
-        found = (_MANIFEST.fullmatch(uri.removeprefix(f"{self._root}/")) for uri in self._store.list(self._root))
-        attempts = [int(name[1]) for name in found if name is not None and int(name[1]) <= self._attempt]
+        # Before the manifest is read: from now on no earlier attempt deletes what it names.
+        self._store.put(f"{self._root}/attempt-{self._attempt}/{_BEGUN}", b"")
+        attempts = [number for number, name in self._objects() if name == _MANIFEST and number <= self._attempt]
         if not attempts:
             return
-        uri = f"{self._root}/attempt-{max(attempts)}/manifest.json"
-        self._files = read_manifest(self._store.get(uri), uri)
-        for name, saved in self._files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fetch(saved, path)
+        uri = f"{self._root}/attempt-{max(attempts)}/{_MANIFEST}"
+        files = read_manifest(self._store.get(uri), uri)
+        try:
+            for name, saved in files.items():
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._fetch(saved, path)
+        except OSError as error:
+            raise ArtifactError(
+                f"the checkpoints of {uri} could not be copied to this machine's temporary folder {folder}: "
+                f"{error.strerror or error}. Ask for a larger disk, or let TMPDIR name a folder on one."
+            ) from error
+        self._files = files
         self._saved = self._seen = dict(_files_in(folder))
 
     def _fetch(self, saved: SavedFile, path: Path) -> None:

@@ -69,7 +69,11 @@ def _run(spec: JobSpec, store: ArtifactStore) -> int:
         leave_result(result, spec, store)
         exit_code = _UNUSABLE if result.status == FAILED else _EXIT_CODES[result.status]
     else:
-        result = run_step(function, spec, store)
+        try:
+            result = run_step(function, spec, store)
+        except StepStopped as error:  # just before or after the step
+            result = failure(error, spec, {}, begun_at)
+            leave_result(result, spec, store)
         exit_code = _EXIT_CODES[result.status]
     if result.error is not None:
         _print(result.error.traceback)

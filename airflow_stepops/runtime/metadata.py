@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +30,7 @@ def log_metadata(facts: Mapping[str, Any] | None = None, /, **more: Any) -> None
                 "float(…) or .tolist()."
             )
     if _current is not None:
-        _current.update(given)
+        _current.update(json.loads(json.dumps(given)))  # what becomes of a list afterwards is the step's own affair
 
 
 @contextmanager

@@ -8,9 +8,11 @@ import reprlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_stepops.artifacts.materializers.json import is_json
 from airflow_stepops.artifacts.reference import ArtifactReference
+from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import SpecError
-from airflow_stepops.runtime.spec import SCHEMA_VERSION, Attempt, build, read_document
+from airflow_stepops.runtime.spec import SCHEMA_VERSION, Attempt, build, check_times, read_document
 
 SUCCEEDED = "succeeded"
 FAILED = "failed"
@@ -76,7 +78,7 @@ class JobResult:
         if not isinstance(outputs, dict):
             raise SpecError("job result: outputs must be an object of references.")
         error = document.pop("error", None)
-        return build(
+        result = build(
             cls,
             {
                 **document,
@@ -86,6 +88,26 @@ class JobResult:
             },
             "job result",
         )
+        for name in ("values", "metadata"):  # what Airflow itself writes down again
+            if not all(map(is_json, getattr(result, name).values())):
+                raise SpecError(f"job result: {name} holds what is no plain JSON, or is nested too deeply.")
+        check_times({"started_at": result.started_at, "ended_at": result.ended_at}, "job result")
+        return result
+
+    def within(self, store: ArtifactStore) -> JobResult:
+        """Return the result, all outputs of which are in the store.
+
+        Whoever may write into the attempt's folder may have written it; Airflow may read in more places than they.
+
+        :raises SpecError: naming the output that is not.
+        """
+        for name, output in self.outputs.items():
+            if output.uri not in store:
+                raise SpecError(
+                    f"job result: outputs[{name!r}]: {reprlib.repr(output.uri)} is no object under the artifact store "
+                    f"{store.root!r}."
+                )
+        return self
 
 
 def _reference(name: str, document: Any) -> ArtifactReference:

@@ -25,6 +25,9 @@ SPEC_VARIABLE = "STEPOPS_SPEC"
 #: What every step operator runs in the image.
 COMMAND = ("python", "-m", "airflow_stepops.runtime")
 
+#: Unix time of the year 10,000.
+_END_OF_TIME = 253_402_300_800
+
 _TAG = "$artifact"
 _TUPLE = "$tuple"
 _ESCAPE = "$value"
@@ -167,18 +170,25 @@ def encode_value(value: Any, replace: Callable[[Any], ArtifactReference] | None 
 def decode_value(value: Any) -> Any:
     """Undo :func:`encode_value`; references come back as :class:`ArtifactReference`.
 
-    :raises SpecError: if a reference is not valid.
+    :raises SpecError: if a reference is not valid, or the value is nested too deeply.
     """
+    try:
+        return _decode(value)
+    except RecursionError as error:
+        raise SpecError("job spec: an argument is nested too deeply to be read.") from error
+
+
+def _decode(value: Any) -> Any:
     if isinstance(value, dict):
         if set(value) == {_TAG} and isinstance(value[_TAG], dict):
             return ArtifactReference.deserialize(value[_TAG])
         if set(value) == {_TUPLE} and isinstance(value[_TUPLE], list):
-            return tuple(decode_value(item) for item in value[_TUPLE])
+            return tuple(_decode(item) for item in value[_TUPLE])
         if set(value) == {_ESCAPE} and isinstance(value[_ESCAPE], dict):
-            return {key: decode_value(item) for key, item in value[_ESCAPE].items()}
-        return {key: decode_value(item) for key, item in value.items()}
+            return {key: _decode(item) for key, item in value[_ESCAPE].items()}
+        return {key: _decode(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [decode_value(item) for item in value]
+        return [_decode(item) for item in value]
     return value
 
 
@@ -232,6 +242,16 @@ def build(cls: type[T], document: Any, what: str) -> T:
         if not _matches(document[name], str(spec_field.type)):
             raise SpecError(f"{what}: {name}={reprlib.repr(document[name])} must be {spec_field.type}.")
     return cls(**document)
+
+
+def check_times(times: Mapping[str, float], what: str) -> None:
+    """Check that numbers are Unix times that a calendar has.
+
+    :raises SpecError: naming the field.
+    """
+    for name, value in times.items():
+        if not 0 <= value < _END_OF_TIME:
+            raise SpecError(f"{what}: {name}={reprlib.repr(value)} must be a Unix time.")
 
 
 def _matches(value: Any, annotation: str) -> bool:

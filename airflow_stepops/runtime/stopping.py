@@ -19,6 +19,8 @@ GRACE_SECONDS = 25.0
 _IMPATIENCE_SECONDS = 1.0
 _HANDLED = 0
 
+_current: Stopping | None = None
+
 
 class StepStopped(BaseException):
     """The step is asked to end (SIGTERM). Not an ``Exception``, so that steps do not catch it."""
@@ -37,12 +39,14 @@ class Stopping:
     def __init__(self, give_up: Callable[[str], None], grace_seconds: float = GRACE_SECONDS) -> None:
         self._give_up = give_up
         self._grace = grace_seconds
-        self._raised = False
+        self._raised = self._settled = False
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._main = threading.main_thread().ident
 
     def __enter__(self) -> Self:
+        global _current
+        _current = self
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._raise)
         os.register_at_fork(after_in_child=_forget)
@@ -53,12 +57,17 @@ class Stopping:
         _forget()
         os.close(self._writer)  # ends the thread
 
+    def settle(self) -> None:
+        """See :func:`settle`."""
+        self._settled = True
+
     def _raise(self, _signal: int, _frame: FrameType | None) -> None:
         if self._raised:
             return
         self._raised = True
         os.write(self._writer, bytes([_HANDLED]))  # the wakeup above may have been taken over, as asyncio does
-        raise StepStopped("the job was asked to stop (SIGTERM)")
+        if not self._settled:
+            raise StepStopped("the job was asked to stop (SIGTERM)")
 
     def _watch(self) -> None:
         asked_at: float | None = None
@@ -83,6 +92,15 @@ class Stopping:
             self._give_up("".join(traceback.format_stack(frame)))
         finally:
             os._exit(128 + signal.SIGTERM)
+
+
+def settle() -> None:
+    """Raise :class:`StepStopped` no more: how the step ended is known, and is only to be written down.
+
+    The grace period still bounds the time that this takes after SIGTERM.
+    """
+    if _current is not None:
+        _current.settle()
 
 
 def _forget() -> None:

@@ -205,6 +205,19 @@ def test_a_tag_of_a_base_is_looked_up_once_an_hour(
     assert (again.digest, again.requests) == (first.digest, 1)
 
 
+@pytest.mark.parametrize("damage", [("PYTHON_VERSION", "PYTHON_VERSIOM"), ("digest", "digesT"), ("[", "{")])
+def test_what_this_machine_remembers_of_a_base_and_was_damaged_is_fetched_again(
+    build: Build, registry: str, base_image: str, fresh_home: Path, damage: tuple[str, str]
+) -> None:
+    first = build(RegistryClient(f"{registry}/tests/{uuid.uuid4().hex}"), base_image)
+    (remembered,) = [path for path in (fresh_home / "cache" / "bases").iterdir() if "PYTHON" in path.read_text()]
+    whole = remembered.read_text()
+    remembered.write_text(whole.replace(*damage))
+    again = build(RegistryClient(f"{registry}/tests/{uuid.uuid4().hex}"), base_image)
+    assert again.digest == first.digest
+    assert remembered.read_text() == whole
+
+
 def test_a_base_that_is_not_there_is_named(build: Build, repository: RegistryClient, registry: str) -> None:
     with pytest.raises(ImageError, match=rf"there is no base image {registry}/nothing:v1: check its name and tag"):
         build(repository, f"{registry}/nothing:v1")

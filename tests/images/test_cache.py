@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from airflow_stepops.errors import DigestMismatchError
 from airflow_stepops.images.cache import ImageCache
 from airflow_stepops.images.layers import Entry, Layer, write_layer
+from airflow_stepops.images.registry.layout import LayoutRepository
 
 
 def make(path: Path) -> Layer:
@@ -32,6 +34,25 @@ def test_a_layer_whose_file_is_not_whole_is_made_again(tmp_path: Path, damage: o
     damage(made.path)  # type: ignore[operator]
     assert ImageCache(tmp_path).layer("key", make) == made
     assert made.path.stat().st_size == made.size
+
+
+def test_a_layer_with_one_flipped_bit_is_an_error_that_names_its_file_and_is_made_again(tmp_path: Path) -> None:
+    made = ImageCache(tmp_path).layer("key", make)
+    data = bytearray(made.path.read_bytes())
+    data[len(data) // 2] ^= 1
+    made.path.write_bytes(data)
+    repository = LayoutRepository(tmp_path / "images")
+    with pytest.raises(DigestMismatchError, match=str(made.path)):
+        repository.put_blob(ImageCache(tmp_path).layer("key", never))
+    assert not repository.has_blob(made.digest)
+    assert repository.put_blob(ImageCache(tmp_path).layer("key", make)) == made.size
+
+
+@pytest.mark.parametrize("facts", ["[]", "3", '{"digest": 3, "size": "x"}', "[" * 100_000, "\x00"])
+def test_what_is_remembered_of_a_layer_may_be_anything(tmp_path: Path, facts: str) -> None:
+    made = ImageCache(tmp_path).layer("key", make)
+    (tmp_path / "packed" / "key.json").write_text(facts)
+    assert ImageCache(tmp_path).layer("key", make) == made
 
 
 def test_a_layer_that_could_not_be_made_leaves_nothing(tmp_path: Path) -> None:

@@ -63,10 +63,10 @@ entries = st.builds(
     texts,
     st.integers(),
     st.integers(),
-    st.floats(allow_nan=False),
+    st.floats(0, 4e9),
     st.sampled_from(["", *(kind.value for kind in EndKind)]),
     texts,
-    st.floats(allow_nan=False),
+    st.floats(0, 4e9),
     st.integers(),
     texts,
 )

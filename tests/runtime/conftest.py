@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.runtime.call import encode_inputs
 from airflow_stepops.runtime.result import JobResult
 from airflow_stepops.runtime.spec import SPEC_VARIABLE, Attempt, JobSpec, StepSource
+from tests.artifacts.conftest import s3_root as s3_root
+from tests.artifacts.conftest import s3_server as s3_server
+from tests.images.faults import FaultyProxy, faulty_proxy
 
 ATTEMPT = Attempt("churn", "manual__1", "train", -1, 1)
 
@@ -62,13 +66,14 @@ class StepImage:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(source))
 
-    def spec(self, function: str, *args: Any, file: str = "dag_file.py", **fields: Any) -> JobSpec:
+    def spec(self, function: str, *args: Any, file: str = "dag_file.py", try_number: int = 1, **fields: Any) -> JobSpec:
         """Write the spec of a job that calls a function of a file."""
-        directory = f"{self.store.root}/runs/churn/manual__1/train/-1/attempt-1"
+        directory = f"{self.store.root}/runs/churn/manual__1/train/-1/attempt-{try_number}"
         encoded, _ = encode_inputs(args, {}, self.store, directory)
         module = file.removesuffix(".py").replace("/", ".")
         source = StepSource(file, module, function, "0" * 64)
-        spec = JobSpec(ATTEMPT, source, self.store.root, directory, encoded, **fields)
+        attempt = dataclasses.replace(ATTEMPT, try_number=try_number)
+        spec = JobSpec(attempt, source, self.store.root, directory, encoded, **fields)
         self.store.put(spec.uri, spec.to_json())
         return spec
 
@@ -91,11 +96,13 @@ class StepImage:
             text=True,
         )
 
-    def finish(self, process: subprocess.Popen[str]) -> Run:
+    def finish(self, process: subprocess.Popen[str], try_number: int = 1) -> Run:
         """Wait for a job's end and read its result."""
-        stdout, stderr = process.communicate(timeout=30)
-        uris = [uri for uri in self.store.list(self.store.root) if uri.endswith("/result.json")]
-        result = JobResult.from_json(self.store.get(uris[0]), ATTEMPT) if uris else None
+        stdout, stderr = process.communicate(timeout=120)
+        place = f"/attempt-{try_number}/result.json"
+        uris = [uri for uri in self.store.list(self.store.root) if uri.endswith(place)]
+        attempt = dataclasses.replace(ATTEMPT, try_number=try_number)
+        result = JobResult.from_json(self.store.get(uris[0]), attempt) if uris else None
         return Run(process.returncode, stdout, stderr, result)
 
     def run(self, function: str, *args: Any, variables: dict[str, str] | None = None, **fields: Any) -> Run:
@@ -112,6 +119,37 @@ def runtime_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("layers") / "runtime"
     copy_runtime(folder)
     return folder
+
+
+@dataclasses.dataclass
+class Bucket:
+    """An S3 bucket behind a proxy that breaks what it is told to.
+
+    :param root: of an empty artifact store in it.
+    :param variables: with which a job gets there, through the proxy.
+    """
+
+    proxy: FaultyProxy
+    root: str
+    variables: dict[str, str]
+
+
+@pytest.fixture
+def bucket(s3_server: str, s3_root: str) -> Iterator[Bucket]:
+    """A bucket that this process reaches directly, and jobs through a proxy."""
+    with faulty_proxy(s3_server.removeprefix("http://")) as proxy:
+        variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        yield Bucket(proxy, s3_root, {**variables, "AWS_ENDPOINT": f"http://{proxy.host}"})
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 2 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from airflow_stepops.artifacts.materializers.json import is_json
 from airflow_stepops.artifacts.reference import ArtifactReference
+from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import SpecError
 from airflow_stepops.runtime.result import FAILED, STOPPED, SUCCEEDED, JobResult, StepError
 from airflow_stepops.runtime.spec import Attempt
@@ -30,7 +32,7 @@ RESULT = JobResult(
 )
 FIELDS = [field.name for field in dataclasses.fields(JobResult)]
 
-plain_values = nested(scalars, tuples=False)
+plain_values = nested(scalars, tuples=False).filter(is_json)
 results = st.builds(
     JobResult,
     attempt=attempts,
@@ -39,8 +41,8 @@ results = st.builds(
     values=st.dictionaries(texts, plain_values, max_size=3),
     metadata=st.dictionaries(texts, plain_values, max_size=3),
     error=st.none() | st.builds(StepError, texts, texts, texts),
-    started_at=st.floats(allow_nan=False),
-    ended_at=st.floats(allow_nan=False),
+    started_at=st.floats(0, 4e9),
+    ended_at=st.floats(0, 4e9),
 )
 
 
@@ -127,6 +129,33 @@ def test_a_wrong_field_is_named(change: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError) as refused:
         JobResult.from_json(changed(**change), ATTEMPT)
     assert str(refused.value).startswith(f"job result: {said}")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:///store-of-another/a.json",
+        "file:///store",
+        "file:///store/../etc/passwd",
+        "file:///store//a.json",
+        "s3://store/a.json",
+        "/store/a.json",
+        "",
+    ],
+)
+def test_an_output_outside_of_the_store_is_refused_by_name(uri: str) -> None:
+    store = ArtifactStore("file:///store")
+    assert RESULT.within(store) is RESULT
+    forged = dataclasses.replace(RESULT, outputs={"model": dataclasses.replace(REFERENCE, uri=uri)})
+    read = JobResult.from_json(forged.to_json(), ATTEMPT)
+    with pytest.raises(SpecError, match=r"^job result: outputs\['model'\]: .* is no object under the artifact store"):
+        read.within(store)
+
+
+@pytest.mark.parametrize("time", [-1, 1e300, float("nan"), float("inf"), 10**4000])
+def test_a_time_that_no_calendar_has_is_refused(time: float) -> None:
+    with pytest.raises(SpecError, match=r"^job result: ended_at=.* must be a Unix time"):
+        JobResult.from_json(changed(ended_at=time), ATTEMPT)
 
 
 def test_a_status_alone_is_enough_and_nothing_is_not() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from airflow_stepops import settings
 from airflow_stepops.clouds.local.job_folder import JobFolder
 from airflow_stepops.errors import EndKind, JobRefusedError
-from airflow_stepops.images.manifests import Manifest, read_json
+from airflow_stepops.images.manifests import Manifest, read_config
 from airflow_stepops.images.registry.repository import ImageRepository
 from airflow_stepops.images.unpack import UnpackedLayers, unpack_layers
 from airflow_stepops.jobs.protocol import JobRequest
@@ -60,8 +60,7 @@ def _layers(request: JobRequest) -> UnpackedLayers:
 def _check_machine(repository: ImageRepository, image: str) -> None:
     """Refuse an image whose compiled packages are for another machine or Python."""
     media_type, data = repository.get_manifest(image.rpartition("@")[2])
-    with repository.get_blob(Manifest.read(media_type, data, image).config.digest) as stream:
-        config = read_json(stream.read(), image)
+    config = read_config(repository.get_document(Manifest.read(media_type, data, image).config), image)
     variables = dict(entry.partition("=")[::2] for entry in (config.get("config") or {}).get("Env") or [])
     python = ".".join(variables.get("PYTHON_VERSION", _PYTHON).split(".")[:2])
     system = platform.system().lower()

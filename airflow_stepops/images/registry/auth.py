@@ -132,7 +132,10 @@ class RegistryAuth(httpx.Auth):
     def _fetch(
         self, challenge: _Challenge, scopes: tuple[str, ...]
     ) -> Generator[httpx.Request, httpx.Response, _Token]:
-        realm = httpx.URL(challenge.realm)
+        try:
+            realm = httpx.URL(challenge.realm)
+        except httpx.InvalidURL as error:
+            raise RegistryAuthError(f"{self._origin.host} names a token realm that is no URL: {error}.") from error
         if realm.scheme != "https" and self._origin.scheme == "https":
             raise RegistryAuthError(
                 f"{self._origin.host} sends its users to {realm} for tokens, which is not encrypted: no password is "
@@ -160,7 +163,7 @@ class RegistryAuth(httpx.Auth):
             document = response.json() if response.status_code == 200 else {}
             text = document.get("token") or document.get("access_token")
             lifetime = float(document.get("expires_in") or _DEFAULT_LIFETIME)
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
             text, lifetime = None, 0.0
         if not isinstance(text, str) or not text:
             raise RegistryAuthError(

@@ -7,8 +7,9 @@ import io
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 CHUNK = 1 << 20
+
+#: Manifests and configs are no larger, nor is anything else that is read into memory: registries take 4 MiB at most.
+DOCUMENT_BYTES = 8 << 20
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -67,15 +71,21 @@ class BytesBlob(Blob):
 
 @dataclass(frozen=True)
 class FileBlob(Blob):
-    """A blob in a file that nobody changes."""
+    """A blob in a file that nobody changes. If something has, that is an error, and the file is deleted."""
 
     digest: str
     size: int
     path: Path
 
-    def open(self) -> AbstractContextManager[BinaryIO]:
-        """Open the content for reading from its start."""
-        return self.path.open("rb")
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Open the content; reading to its end raises DigestMismatchError when the bytes are wrong."""
+        try:
+            with self.path.open("rb") as file:
+                yield verified(iter(partial(file.read, CHUNK), b""), self.digest, str(self.path))
+        except DigestMismatchError:
+            self.path.unlink(missing_ok=True)
+            raise
 
 
 def verified(chunks: Iterator[bytes], digest: str, origin: str) -> BinaryIO:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
@@ -13,7 +12,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock
 
 from airflow_stepops.errors import RegistryError
-from airflow_stepops.images.manifests import OCI_INDEX, encode_json, read_json
+from airflow_stepops.images.manifests import OCI_INDEX, Descriptor, encode_json, read_json
 from airflow_stepops.images.registry.blobs import (
     CHUNK,
     Blob,
@@ -114,7 +113,7 @@ class LayoutRepository(ImageRepository):
         if is_digest(reference):
             return reference if self.has_blob(reference) else None
         for entry in self._entries():
-            if entry.get("annotations", {}).get(_TAG) == reference and self.has_blob(entry["digest"]):
+            if _tag_of(entry) == reference and self.has_blob(entry["digest"]):
                 return str(entry["digest"])
         return None
 
@@ -126,8 +125,7 @@ class LayoutRepository(ImageRepository):
         digest = self.head_manifest(reference)
         if digest is None:
             raise RegistryError(f"{self.name} has no image {reference}: let it be built again.")
-        with self.get_blob(digest) as stream:
-            data = stream.read()
+        data = self.get_document(Descriptor("", digest, self.blob_path(digest).stat().st_size))
         return str(read_json(data, self.reference(digest)).get("mediaType", "")), data
 
     def put_manifest(self, reference: str, media_type: str, data: bytes) -> str:
@@ -148,20 +146,29 @@ class LayoutRepository(ImageRepository):
 
     def _entries(self) -> list[dict[str, Any]]:
         try:
-            document = json.loads((self.folder / "index.json").read_bytes())
-            manifests = document["manifests"]
+            manifests = read_json((self.folder / "index.json").read_bytes(), "it").get("manifests")
         except FileNotFoundError:
             return []
-        except (ValueError, TypeError, KeyError) as error:
-            raise RegistryError(
-                f"{self.folder / 'index.json'} is not the index of an OCI image layout ({error}): delete the folder, "
-                "its images are built again."
-            ) from error
-        return [entry for entry in manifests if is_digest(str(entry.get("digest")))]
+        except RegistryError as error:
+            raise self._not_an_index(str(error)) from error
+        if not isinstance(manifests, list):
+            raise self._not_an_index("it has no list of manifests.")
+        return [entry for entry in manifests if isinstance(entry, dict) and is_digest(str(entry.get("digest")))]
+
+    def _not_an_index(self, problem: str) -> RegistryError:
+        return RegistryError(
+            f"{self.folder / 'index.json'} is not the index of an OCI image layout: {problem} Delete the folder, its "
+            "images are built again."
+        )
+
+
+def _tag_of(entry: dict[str, Any]) -> Any:
+    annotations = entry.get("annotations")
+    return annotations.get(_TAG) if isinstance(annotations, dict) else None
 
 
 def _same_place(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    tags = [entry.get("annotations", {}).get(_TAG) for entry in (old, new)]
+    tags = [_tag_of(entry) for entry in (old, new)]
     return tags[0] == tags[1] and (tags[0] is not None or old["digest"] == new["digest"])
 
 

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
-from airflow_stepops.images.registry.blobs import Blob
+from airflow_stepops.errors import RegistryError
+from airflow_stepops.images.manifests import Descriptor
+from airflow_stepops.images.registry.blobs import DOCUMENT_BYTES, Blob
 
 
 class ImageRepository(ABC):
@@ -55,6 +57,20 @@ class ImageRepository(ABC):
     @abstractmethod
     def get_blob(self, digest: str) -> AbstractContextManager[BinaryIO]:
         """Open a blob; reading to its end raises DigestMismatchError when the bytes are wrong."""
+
+    def get_document(self, descriptor: Descriptor) -> bytes:
+        """Return a small blob whole, such as the config of an image.
+
+        :raises RegistryError: if it is larger than described, or than any document is.
+        """
+        with self.get_blob(descriptor.digest) as stream:
+            data = stream.read(min(descriptor.size, DOCUMENT_BYTES) + 1)
+        if len(data) > min(descriptor.size, DOCUMENT_BYTES):
+            raise RegistryError(
+                f"{self.name}: blob {descriptor.digest} is no document of {descriptor.size} bytes: it is larger, or no "
+                f"document at all (more than {DOCUMENT_BYTES})."
+            )
+        return data
 
     @abstractmethod
     def mount_blob(self, digest: str, from_repository: str) -> bool:

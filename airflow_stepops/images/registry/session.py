@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import re
 import ssl
 import threading
 import time
@@ -15,6 +16,7 @@ import httpx
 
 from airflow_stepops.errors import RegistryAuthError, RegistryError
 from airflow_stepops.images.registry.auth import MORE_SCOPES, Credentials, RegistryAuth
+from airflow_stepops.images.registry.blobs import DOCUMENT_BYTES
 from airflow_stepops.images.registry.patience import Interrupted, Patience
 
 _DOCKER_HUB = ("docker.io", "registry-1.docker.io")
@@ -90,6 +92,7 @@ class RegistrySession:
         :raises RegistryError: when it cannot.
         """
         with self.stream(method, url, expect=expect, headers=headers, content=content, scopes=scopes) as response:
+            response.stream = _Bounded(response)
             response.read()
             return response
 
@@ -117,7 +120,7 @@ class RegistrySession:
         if isinstance(content, httpx.SyncByteStream):
             request.stream = content
         try:
-            response = self._client.send(request, stream=True, follow_redirects=method in ("GET", "HEAD"))
+            response = self._sent(request, follow_redirects=method in ("GET", "HEAD"))
             try:
                 if response.status_code not in expect:
                     raise self.refused(response)
@@ -128,6 +131,12 @@ class RegistrySession:
             raise self._interrupted(method, url, error) from error
         except httpx.TooManyRedirects as error:
             raise RegistryError(f"{self.registry}: {method} {url} is redirected in circles.") from error
+
+    def _sent(self, request: httpx.Request, follow_redirects: bool) -> httpx.Response:
+        try:
+            return self._client.send(request, stream=True, follow_redirects=follow_redirects)
+        except (httpx.InvalidURL, UnicodeError) as error:  # where it sends us, or a token of its token service
+            raise RegistryError(f"{self.registry}: its answer cannot be understood: {error}.") from error
 
     @cached_property
     def _client(self) -> httpx.Client:
@@ -158,6 +167,7 @@ class RegistrySession:
     def refused(self, response: httpx.Response) -> RegistryError | Interrupted:
         """Return what to raise for an answer that is not wanted."""
         status = response.status_code
+        response.stream = _Bounded(response)
         said = _reason(response)
         what = f"{self.registry}: {response.request.method} {response.request.url.path} answers {status}{said}"
         if status in (401, 403):
@@ -172,6 +182,26 @@ class RegistrySession:
         return RegistryError(f"{what}.")
 
 
+class _Bounded(httpx.SyncByteStream):
+    """The body of an answer that is read into memory: no more of it than a document may have."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        self._stream = response.stream
+        self._url = str(response.request.url)
+
+    def __iter__(self) -> Iterator[bytes]:
+        count = 0
+        for chunk in self._stream:
+            count += len(chunk)
+            if count > DOCUMENT_BYTES:
+                raise RegistryError(f"{_without_query(self._url)} answers with more than {DOCUMENT_BYTES} bytes.")
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 @cache
 def _tls() -> ssl.SSLContext:
     # Reading all root certificates takes 20 ms: once in a process is enough.
@@ -184,7 +214,7 @@ def _reason(response: httpx.Response) -> str:
         response.read()
         errors = response.json()["errors"]
         said = "; ".join(f"{error.get('code')}: {error.get('message')}" for error in errors)
-    except (httpx.TransportError, ValueError, KeyError, TypeError, AttributeError):
+    except (httpx.TransportError, RegistryError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""
     return f" ({said})" if said else ""
 
@@ -192,13 +222,11 @@ def _reason(response: httpx.Response) -> str:
 def _retry_after(response: httpx.Response) -> float:
     """Return the seconds that the answer asks to wait: a number, or a date."""
     text = response.headers.get("retry-after", "")
-    try:
-        return max(float(text), 0.0)
-    except ValueError:
-        pass
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return float(text)
     try:
         return max(email.utils.parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import httpx
@@ -76,7 +77,7 @@ class BlobUpload:
             self._restart()
             return
         last = response.headers.get("range", "").rpartition("-")[2]
-        arrived = int(last) + 1 if last.isdigit() and last != "0" else 0
+        arrived = int(last) + 1 if re.fullmatch("[1-9][0-9]{0,17}", last) else 0
         if arrived > self._blob.size:
             self._restart()
             return
@@ -143,7 +144,10 @@ class BlobUpload:
     def _follow(self, response: httpx.Response) -> None:
         location = response.headers.get("location")
         if location:
-            self._location = str(response.request.url.join(location))
+            try:
+                self._location = str(response.request.url.join(location))
+            except httpx.InvalidURL as error:
+                raise RegistryError(f"{self._session.registry}: a Location that is no URL: {error}.") from error
 
     def _at(self) -> str:
         assert self._location is not None

@@ -34,8 +34,10 @@ def test_blobs_come_back_and_are_written_once(layout: LayoutRepository) -> None:
 def test_wrong_bytes_are_neither_taken_nor_given(layout: LayoutRepository, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"other")
-    with pytest.raises(DigestMismatchError, match="blob for"):
+    with pytest.raises(DigestMismatchError, match=str(file)):
         layout.put_blob(FileBlob(digest_of(b"content"), 7, file))
+    with pytest.raises(DigestMismatchError, match="blob for"):
+        layout.put_blob(BytesBlob(digest_of(b"content"), 7, b"other"))
     assert list(layout.blob_path(digest_of(b"content")).parent.iterdir()) == []
     blob = BytesBlob.of(b"content")
     layout.put_blob(blob)
@@ -79,7 +81,7 @@ def test_many_processes_write_and_no_tag_is_lost(layout: LayoutRepository) -> No
 def test_an_index_that_is_not_one_is_an_error_that_says_what_to_do(layout: LayoutRepository) -> None:
     layout.folder.mkdir()
     (layout.folder / "index.json").write_text("{}")
-    with pytest.raises(RegistryError, match="delete the folder"):
+    with pytest.raises(RegistryError, match="Delete the folder"):
         layout.head_manifest("tag")
 
 

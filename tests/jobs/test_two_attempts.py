@@ -1,0 +1,120 @@
+"""A worker that was thought to be dead launches on while the next attempt does: one of their jobs is left."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_stepops.artifacts.store import ArtifactStore
+from airflow_stepops.errors import EndKind, JobRefusedError
+from airflow_stepops.jobs.ledger import CANCEL
+from airflow_stepops.jobs.protocol import JobRequest, JobState, JobStatus
+from tests.jobs.test_launch import Ground, Service
+
+
+class Slow(Service):
+    """A service at which the first submit, or an answer to it, takes as long as a test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moment = ""
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        self.on_find: Callable[[int], None] = lambda _: None
+
+    def submit(self, request: JobRequest) -> Any:
+        self._wait("before submit")
+        status = super().submit(request)
+        self._wait("after submit")
+        return status
+
+    def find(self, name: str) -> JobStatus | None:
+        status = super().find(name)
+        self.on_find(self.calls["find"])
+        return status
+
+    def _wait(self, moment: str) -> None:
+        if moment == self.moment:
+            self.moment = ""
+            self.reached.set()
+            assert self.go_on.wait(60)
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Ground:
+    return Ground(ArtifactStore((tmp_path / "store").as_uri()), Slow())
+
+
+def service_of(ground: Ground) -> Slow:
+    assert isinstance(ground.service, Slow)
+    return ground.service
+
+
+def active(ground: Ground) -> list[str]:
+    return [job_id for job_id, status in ground.service.jobs.items() if not status.state.ended]
+
+
+def test_a_job_that_is_submitted_after_the_next_attempt_has_begun_is_stopped(ground: Ground) -> None:
+    service = service_of(ground)
+    service.moment = "before submit"
+    with ThreadPoolExecutor() as threads:
+        zombie = threads.submit(ground.launch, 1)
+        assert service.reached.wait(60)
+        later = ground.launch(2)
+        service.go_on.set()
+        with pytest.raises(JobRefusedError, match="a later attempt began before") as refused:
+            zombie.result(60)
+    assert refused.value.kind is EndKind.CANCELLED
+    assert active(ground) == [later.entry.job_id] == [ground.name(2)]
+    entry = ground.ledger(1).read()
+    assert entry is not None
+    assert (entry.state, entry.end_kind) == (JobState.STOPPED.value, EndKind.CANCELLED.value)
+
+
+def test_a_job_whose_answer_is_late_is_adopted_and_its_launcher_leaves_it_alone(ground: Ground) -> None:
+    service = service_of(ground)
+    service.moment = "after submit"
+    with ThreadPoolExecutor() as threads:
+        zombie = threads.submit(ground.launch, 1)
+        assert service.reached.wait(60)
+        later = ground.launch(2)
+        service.go_on.set()
+        zombie.result(60)
+    assert active(ground) == [later.entry.job_id] == [ground.name(1)]
+    entry = ground.ledger(2).read()
+    assert entry is not None
+    assert (entry.attempt.try_number, entry.job_attempt.try_number) == (2, 1)
+    assert not ground.ledger(1).claim(CANCEL), "what wakes up late for the first attempt may not stop the job"
+
+
+def test_a_job_that_is_submitted_while_the_next_attempt_looks_for_it_is_stopped(ground: Ground) -> None:
+    service = service_of(ground)
+    service.moment = "before submit"
+
+    def look(count: int) -> None:
+        if count == 1:  # the next attempt has looked, and has not yet said that it wants no such job
+            service.go_on.set()
+            while ground.name(1) not in service.jobs:
+                pass
+
+    service.on_find = look
+    with ThreadPoolExecutor() as threads:
+        zombie = threads.submit(ground.launch, 1)
+        assert service.reached.wait(60)
+        later = ground.launch(2)
+        zombie.exception(60)
+    assert active(ground) == [later.entry.job_id] == [ground.name(2)]
+
+
+def test_an_attempt_that_left_no_more_than_an_intention_costs_the_next_one_nothing(ground: Ground) -> None:
+    service = service_of(ground)
+    service.worker_dies = "before submit"
+    with pytest.raises(BaseException, match="before submit"):
+        ground.launch(1)
+    assert active(ground) == []
+    assert ground.launch(2).entry.job_id == ground.name(2)
+    assert active(ground) == [ground.name(2)]
