@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from airflow_stepops.artifacts.store import Backend
@@ -12,12 +13,26 @@ from airflow_stepops.artifacts.upload import Upload
 from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+    from obstore.store import ClientConfig, ObjectStore
+
+#: For one request and its whole answer; obstore sends again what took longer.
+ANSWER_SECONDS = 30.0
 
 _READ_BYTES = 16 * 1024 * 1024
 #: Of a request that breaks before its answer comes.
 _ATTEMPTS = 3
 _LOST = re.compile(r"\bkind: (Interrupted|Timeout)\b")
+
+
+def client_options(endpoint: str | None) -> ClientConfig:
+    """Return how obstore calls a service.
+
+    :param endpoint: its URL, or ``None`` for the usual one of the cloud.
+    """
+    return {
+        "allow_http": endpoint is not None and endpoint.startswith("http://"),
+        "timeout": timedelta(seconds=ANSWER_SECONDS),
+    }
 
 
 class Bucket(Backend):
