@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 
-from benchmarks.faults import BAD, EVERY, count, journeys, places
+from benchmarks.faults import BAD, EVERY, be_quiet, count, journeys, places
 from tests.faults.amazon import amazon
 from tests.faults.stock import on_stock
 
 
 def main() -> None:
     """Travel, and print one JSON object as the last line."""
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
+    be_quiet()
     found = [
-        journey
-        for place, base_image in places(amazon)
-        for journey in journeys(on_stock(place, base_image), EVERY, says_each=False)
+        journey for place, base_image in places(amazon) for journey in journeys(on_stock(place, base_image), EVERY)
     ]
     print(json.dumps({"name": "faults_stock", "cases": len(found), **{name: count(found, name) for name in BAD}}))
 

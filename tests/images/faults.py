@@ -1,4 +1,4 @@
-"""A proxy in front of a real service that breaks chosen requests: cut, reset, damaged, refused, slow, never answered."""
+"""A proxy in front of a real service that breaks chosen requests: cut, reset, damaged, refused, slow, no answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 _CHUNK = 64 << 10
 _LONGEST_WAIT = 120.0
@@ -25,7 +27,8 @@ class Fault:
     """What goes wrong with the next requests that match.
 
     :param kind: ``status`` (answered by the proxy, the registry sees nothing) · ``reset`` (no answer) · ``hang`` (no
-        answer, and the connection stays) · ``go_on`` (nothing goes wrong; for ``on_answered``) · ``cut_request`` (the registry gets half of the body) · ``cut_answer`` · ``damage_request`` and ``damage_answer`` (one byte is
+        answer, and the connection stays) · ``go_on`` (nothing goes wrong; for ``on_answered``) · ``cut_request`` (the
+        registry gets half of the body) · ``cut_answer`` · ``damage_request`` and ``damage_answer`` (one byte is
         changed) · ``lose_answer`` (the registry did it, the client never hears) · ``fail_after`` (the registry did it,
         the client gets the status) · ``header`` (headers of the answer are replaced) · ``as`` (the answer comes with
         another status) · ``slow`` (small pieces).
@@ -260,6 +263,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that hang up, as those do which are killed."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def faulty_proxy(
     registry: str,
@@ -275,8 +287,7 @@ def faulty_proxy(
     """
     handler = type("Handler", (_Handler,), {})
     address = registry.partition(":")[0] if tls else "127.0.0.1"
-    server = ThreadingHTTPServer((address, 0), handler)
-    server.daemon_threads = True
+    server = _Server((address, 0), handler)
     proxy = kind(registry, f"{address}:{server.server_address[1]}", gate)
     if tls is not None:
         serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
