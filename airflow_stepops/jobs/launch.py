@@ -55,12 +55,14 @@ class Launcher:
         request: JobRequest,
         component: dict[str, Any],
         *,
+        first_try: int,
         uploaded_blobs: int = 0,
         uploaded_bytes: int = 0,
     ) -> Launch:
         """Return the attempt's job: the one that this attempt or an earlier one launched, or a new one.
 
         :param component: document of the step operator.
+        :param first_try: number of the first attempt since the task was last cleared.
         :param uploaded_blobs: how many blobs of the image were uploaded for it, for the ledger.
         :raises JobRefusedError: when the service will not take the request.
         :raises TransientServiceError: when the service could not be reached for minutes.
@@ -78,7 +80,7 @@ class Launcher:
             uploaded_bytes=uploaded_bytes,
         )
         ledger = Ledger(self._store, spec.attempt)
-        entry, service, status = self._job(ledger, entry, spec, request)
+        entry, service, status = self._job(ledger, entry, spec, request, first_try)
         submitted_at = status.created_at or entry.submitted_at or time.time()
         entry = dataclasses.replace(
             entry,
@@ -91,7 +93,7 @@ class Launcher:
         return Launch(entry, status, submitted_at, service.logs_url(status.id))
 
     def _job(
-        self, ledger: Ledger, new: LedgerEntry, spec: JobSpec, request: JobRequest
+        self, ledger: Ledger, new: LedgerEntry, spec: JobSpec, request: JobRequest, first_try: int
     ) -> tuple[LedgerEntry, JobService, JobStatus]:
         """Find or submit the job.
 
@@ -101,7 +103,7 @@ class Launcher:
         if found is not None and found.has_no_job:
             ledger.forget()
             found = None
-        intended = found or self._from_earlier(ledger, new.spec_digest, spec) or new
+        intended = found or self._from_earlier(ledger, new.spec_digest, spec, first_try) or new
         entry = ledger.open(intended)
         service = self._connect(entry.component)
         if entry.job_id:
@@ -117,7 +119,7 @@ class Launcher:
                 ledger.record(entry.failed(error.kind, str(error)))
             raise
 
-    def _from_earlier(self, ledger: Ledger, digest: str, spec: JobSpec) -> LedgerEntry | None:
+    def _from_earlier(self, ledger: Ledger, digest: str, spec: JobSpec, first_try: int) -> LedgerEntry | None:
         """Return an entry that adopts the job of an earlier attempt; stop every job that is not adopted."""
         adopted: LedgerEntry | None = None
         decided: set[str] = set()
@@ -127,7 +129,7 @@ class Launcher:
             if entry is None or entry.job_name in decided:
                 continue
             decided.add(entry.job_name)
-            if entry.state and JobState(entry.state).ended:
+            if entry.state and JobState(entry.state).ended and not _is_unheard(entry, first_try):
                 continue
             service = self._connect(entry.component)
             status = patiently(service.find)(entry.job_name)
@@ -145,6 +147,14 @@ class Launcher:
                 outcome = Outcome(EndKind.CANCELLED, f"attempt {spec.attempt.try_number} did not want it any more")
                 earlier.record(entry.ended(stop(service, status.id), outcome))
         return adopted
+
+
+def _is_unheard(entry: LedgerEntry, first_try: int) -> bool:
+    """Whether a job ended well and Airflow tries again all the same: the worker died before it could tell.
+
+    A task that was cleared after its success starts to count its tries anew: that one runs again.
+    """
+    return not entry.end_kind and entry.attempt.try_number >= first_try
 
 
 def stop(service: JobService, job_id: str) -> JobStatus:

@@ -46,6 +46,7 @@ class TaskInstance:
     dag_id: str = DAG
     task_id: str = TASK
     map_index: int = -1
+    max_tries: int = 0
     bundle_instance: Any = None
     pushed: dict[str, Any] = field(default_factory=dict)
 

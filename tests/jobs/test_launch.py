@@ -56,10 +56,19 @@ class Ground:
     said: list[str] = dataclasses.field(default_factory=list)
     connected: list[Mapping[str, Any]] = dataclasses.field(default_factory=list)
 
-    def launch(self, try_number: int = 1, *, rate: float = 0.1, image: str = "image@sha256:1", **fields: Any) -> Launch:
+    def launch(
+        self,
+        try_number: int = 1,
+        *,
+        first_try: int = 1,
+        rate: float = 0.1,
+        image: str = "image@sha256:1",
+        **fields: Any,
+    ) -> Launch:
         spec = self.spec(try_number, rate, **fields)
         request = JobRequest(job_name(self.store.root, spec.attempt), spec.attempt, image, spec.uri)
-        return Launcher(self.store, self._connect, self.said.append).launch(spec, request, COMPONENT)
+        launcher = Launcher(self.store, self._connect, self.said.append)
+        return launcher.launch(spec, request, COMPONENT, first_try=first_try)
 
     def spec(self, try_number: int, rate: float = 0.1, **fields: Any) -> JobSpec:
         attempt = dataclasses.replace(ATTEMPT, try_number=try_number, **fields)
@@ -257,7 +266,18 @@ def test_a_cleared_task_that_had_succeeded_runs_again(ground: Ground) -> None:
     first = ground.launch()
     ground.service.set(ground.name(1), JobState.SUCCEEDED)
     ground.ledger().record(dataclasses.replace(first.entry, state="succeeded"))
-    assert ground.launch(2).entry.job_id == ground.name(2)
+    assert ground.launch(2, first_try=2).entry.job_id == ground.name(2)
+
+
+def test_a_success_that_a_dead_worker_wrote_down_but_did_not_tell_is_that_of_the_next_try(ground: Ground) -> None:
+    first = ground.launch()
+    ground.service.set(ground.name(1), JobState.SUCCEEDED)
+    ground.ledger().record(dataclasses.replace(first.entry, state="succeeded", ended_at=1.0))
+    for try_number in (2, 3):
+        launch = ground.launch(try_number)
+        assert (launch.entry.job_id, launch.status.state) == (ground.name(1), JobState.SUCCEEDED)
+    assert ground.names() == [ground.name(1)]
+    assert ground.launch(4, first_try=4).entry.job_id == ground.name(4)
 
 
 @pytest.mark.parametrize("change", [{"rate": 0.2}, {"image": "image@sha256:2"}])
