@@ -214,7 +214,7 @@ class StepTask(DecoratedOperator):
                 request,
                 component.document(),
                 # A clear lets Airflow count on from the try that there was.
-                first_try=context["ti"].max_tries - self.retries + 1,
+                first_try=context["ti"].max_tries - (self.retries or 0) + 1,
                 uploaded_blobs=built.uploaded_blobs,
                 uploaded_bytes=built.uploaded_bytes,
             )
