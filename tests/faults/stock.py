@@ -1,6 +1,7 @@
 """A task of Airflow's own ``SageMakerTrainingOperator(deferrable=True)`` on the journey of a step.
 
-With the settings that it has when nobody changes them, but that it looks each second whether the job has ended.
+With the settings that it has when nobody changes them, but that it looks each second whether the job has ended. The job
+is long enough to be waited for in the triggerer.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _task(environment: dict[str, str], run_id: str) -> Any:
         "AlgorithmSpecification": {
             "TrainingImage": environment["JOURNEY_IMAGE"],
             "TrainingInputMode": "File",
-            "ContainerEntrypoint": ["sleep", "1"],
+            "ContainerEntrypoint": ["sleep", "6"],
         },
         "RoleArn": ROLE,
         "OutputDataConfig": {"S3OutputPath": "s3://journeys/output"},
