@@ -62,11 +62,22 @@ def test_a_fault_at_the_call_that_makes_the_job_leaves_one_job_and_the_result(
 @pytest.mark.parametrize("place", ["aws"], indirect=True)
 @pytest.mark.parametrize(
     ("part", "fault"),
-    [(0.1, KILLED_AFTER), (0.3, KILLED_BEFORE), (0.5, KILLED_ANSWERED), (0.7, KILLED_BEFORE), (0.9, KILLED_ANSWERED)],
+    [(0.1, KILLED_AFTER), (0.3, KILLED_BEFORE), (0.5, KILLED_ANSWERED), (0.7, KILLED_BEFORE), (0.9, KILLED_BEFORE)],
 )
 def test_a_process_that_is_killed_on_the_way_loses_nothing(
     place: Place, clean: Journey, part: float, fault: str
 ) -> None:
     journey = travel(place, (int(part * len(clean.calls)), fault))
+    assert journey.fired
+    assert journey.is_well, journey
+
+
+@pytest.mark.parametrize("place", ["aws"], indirect=True)
+@pytest.mark.parametrize("fault", [KILLED_AFTER, KILLED_ANSWERED])
+def test_a_success_that_was_written_down_by_a_process_that_is_killed_is_that_of_the_next_try(
+    place: Place, clean: Journey, fault: str
+) -> None:
+    written = [number for number, call in enumerate(clean.calls) if re.search("^PUT .*/job.json$", call)]
+    journey = travel(place, (written[-1], fault))
     assert journey.fired
     assert journey.is_well, journey
