@@ -13,7 +13,7 @@ from airflow_stepops.artifacts.upload import Upload
 from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore, RetryConfig
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 #: How a job bears a store that is away for a while: hours of work may hang on it. A signed request is good for five
 #: minutes, which is the most that can be asked for.
@@ -23,10 +23,24 @@ PATIENCE: RetryConfig = {
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
 }
 
+#: For one request and its whole answer; obstore sends again what took longer.
+ANSWER_SECONDS = 30.0
+
 _READ_BYTES = 16 * 1024 * 1024
 #: Of a request to create an object that breaks before its answer comes.
 _ATTEMPTS = 3
 _LOST = re.compile(r"\bkind: (Interrupted|Timeout)\b")
+
+
+def client_options(endpoint: str | None) -> ClientConfig:
+    """Return how obstore calls a service.
+
+    :param endpoint: its URL, or ``None`` for the usual one of the cloud.
+    """
+    return {
+        "allow_http": endpoint is not None and endpoint.startswith("http://"),
+        "timeout": timedelta(seconds=ANSWER_SECONDS),
+    }
 
 
 class Bucket(Backend):

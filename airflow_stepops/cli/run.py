@@ -121,7 +121,7 @@ def _progress(dag_id: str, folder: Path, screen: int) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         interrupted.set()  # whatever the main thread is at may hold locks
 
-    # Configures all of Airflow's tables: a thread that does so waits for ever for a main thread that imports one of them.
+    # Configures all of Airflow's tables: a thread that does so waits for ever for a main thread that imports one.
     look()
     watcher = threading.Thread(target=watch, name="stepops-progress", daemon=True)
     signal.signal(signal.SIGINT, interrupt)

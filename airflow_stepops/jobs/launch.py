@@ -162,7 +162,7 @@ class Launcher:
             if entry is intended:
                 ledger.record(entry.failed(error.kind, str(error)))
             raise
-        if ledger.claimant() == CANCEL:
+        if self._wanted and ledger.claimant() == CANCEL:
             self._give_up(ledger, entry, service, status)
         return entry, service, status
 
@@ -188,7 +188,7 @@ class Launcher:
             if entry is None or entry.job_name in decided:
                 continue
             decided.add(entry.job_name)
-            if entry.state and JobState(entry.state).ended:
+            if entry.state and JobState(entry.state).ended and not _is_unheard(entry, new):
                 continue
             service = self._connect(entry.component)
             status = patiently(service.find)(entry.job_name)
@@ -210,6 +210,14 @@ class Launcher:
                 outcome = Outcome(EndKind.CANCELLED, f"attempt {number} did not want it any more")
                 end(earlier, service, status.id, outcome)
         return adopted
+
+
+def _is_unheard(entry: LedgerEntry, new: LedgerEntry) -> bool:
+    """Whether a job ended well and Airflow tries again all the same: the worker died before it could tell.
+
+    A task that was cleared after its success runs again.
+    """
+    return not entry.end_kind and entry.last_try == new.last_try
 
 
 def stop(service: JobService, job_id: str) -> JobStatus:

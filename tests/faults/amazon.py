@@ -62,7 +62,13 @@ def amazon(folder: Path, podman: Podman, registry: str, base_image: str) -> Iter
         extra = {"region_name": REGION, "endpoint_url": f"http://{services.host}"}
         connection = {"conn_type": "aws", "login": KEY, "password": "secret", "extra": extra}
         service = "airflow_stepops.clouds.aws.service:SageMakerJobService"
-        yield Place("aws", environment(folder, "line_to_aws", connection, service), line, partial(_jobs, emulated))
+        yield Place(
+            "aws",
+            environment(folder, "line_to_aws", connection, service),
+            line,
+            partial(_jobs, emulated),
+            create="#CreateTrainingJob$",
+        )
 
 
 def _jobs(emulated: SageMaker, run_id: str) -> dict[str, str]:

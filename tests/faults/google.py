@@ -17,7 +17,7 @@ from tests.clouds.gcp.emulated import JOB, PROJECT, WORKER, EmulatedGcp, emulate
 from tests.clouds.gcp.storage import emulated_storage
 from tests.clouds.gcp.vertex import REGION, Vertex
 from tests.engines import Podman, running_registry
-from tests.faults.journey import Line, LineProxy, Place, environment, lay_out
+from tests.faults.journey import Line, LineProxy, Place, environment, is_no_engine, lay_out
 from tests.faults.worker import DAG, TASK
 from tests.images.faults import faulty_proxy
 from tests.images.token_service import token_service
@@ -31,11 +31,9 @@ def _is_airflow(gcp: EmulatedGcp, headers: Mapping[str, str]) -> bool:
     return not authorization or gcp.caller(authorization) == WORKER
 
 
-def _pulls_or_pushes(headers: Mapping[str, str]) -> bool:
-    return headers.get("User-Agent", "").startswith(("airflow-stepops", "python-httpx"))
-
-
-def _expired(headers: Mapping[str, str]) -> tuple[int, bytes]:
+def _expired(headers: Mapping[str, str]) -> tuple[int, bytes] | None:
+    if not headers.get("Authorization"):
+        return None
     said = "Request had invalid authentication credentials. Expected OAuth 2 access token."
     return 401, json.dumps({"error": {"code": 401, "message": said, "status": "UNAUTHENTICATED"}}).encode()
 
@@ -57,11 +55,12 @@ def google(folder: Path, podman: Podman, registry: str, base_image: str) -> Iter
         gcp.apis |= {"aiplatform": vertex, "logging": vertex.logging, "artifactregistry": repositories}
         tokens = running.enter_context(token_service(folder))
         tokens.user_of = partial(registry_user, gcp)  # type: ignore[method-assign]
-        blobs = running.enter_context(running_registry(folder / "registry", auth=tokens.auth))
+        of_images = partial(LineProxy, line=line, is_airflow=is_no_engine, expired=_expired)
+        given = running.enter_context(faulty_proxy(tokens.host, kind=of_images))
+        blobs = running.enter_context(running_registry(folder / "registry", auth=tokens.auth_at(given.host)))
         kind = partial(LineProxy, line=line, is_airflow=partial(_is_airflow, gcp), expired=_expired)
         services = running.enter_context(faulty_proxy(gcp.url.removeprefix("http://"), kind=kind))
         objects = running.enter_context(faulty_proxy(gcp.storage_url.removeprefix("http://"), kind=kind))
-        of_images = partial(LineProxy, line=line, is_airflow=_pulls_or_pushes, expired=_expired)
         images = running.enter_context(faulty_proxy(blobs, GarFront(repositories), of_images))
         bucket = f"journeys-{uuid.uuid4().hex}"
         storage.make_bucket(bucket)
@@ -88,6 +87,7 @@ def google(folder: Path, podman: Podman, registry: str, base_image: str) -> Iter
             environment(folder, "line_to_gcp", connection, service),
             line,
             partial(_jobs, vertex, f"gs://{bucket}"),
+            create="^POST .*/customJobs$",
         )
 
 

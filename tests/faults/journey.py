@@ -1,24 +1,31 @@
 """One attempt of a step from its start to the resumed task, with one thing that goes wrong on the way.
 
 A journey without faults records the calls over the network. Then each of them is a place where something can go wrong,
-once: Airflow's process is killed before the call, or when the call was sent; the service answers with an error, half or
-not at all. Airflow then does what it does: it runs a killed or failed task again as the next attempt, and a killed
-trigger again as it was. In the end the result must be there, of one job, and no job may run.
+once: Airflow's process is killed before the call, when the call was sent, or when the answer came; the service answers
+with an error, half, not at all, or never. Airflow then does what it does: it runs a killed or failed task again as the
+next attempt, unless it failed for good, and a killed trigger again as it was. In the end the result must be there, of
+one job, and no job may run.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
+import random
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +34,14 @@ import yaml
 from tests.faults import worker
 from tests.images.faults import Fault, FaultyProxy
 
-#: What happens to one call. The first two end Airflow's process with SIGKILL.
+#: What happens to one call. The first three end Airflow's process with SIGKILL.
 KILLED_BEFORE, KILLED_AFTER = "killed before the call", "killed after the call was sent"
-FAULTS = (KILLED_BEFORE, KILLED_AFTER, "reset", "lose_answer", "cut_answer", "503", "429", "expired")
+KILLED_ANSWERED = "killed after the answer"
+KILLS = (KILLED_BEFORE, KILLED_AFTER, KILLED_ANSWERED)
+HANG = "hang"
+FAULTS = (*KILLS, "reset", "lose_answer", "cut_answer", HANG, "503", "429", "expired")
+#: How long Airflow's processes wait for an answer in a journey with a service that hangs.
+_IMPATIENCE = {"JOURNEY_ANSWER_SECONDS": "2"}
 _TRIES = 6
 RETURNED = 42
 
@@ -58,33 +70,49 @@ class Line:
     plan: tuple[int, str] | None = None
     calls: list[str] = field(default_factory=list)
     fired: bool = False
-    victim: int = 0
+    _process: ForkServerProcess | None = None
+    _doomed: ForkServerProcess | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, plan: tuple[int, str] | None) -> None:
         """Begin another journey."""
         self.plan, self.calls, self.fired = plan, [], False
 
+    def serve(self, process: ForkServerProcess) -> None:
+        """Tell whose calls come from now on."""
+        self._process, self._doomed = process, None
+
     def decide(self, call: str) -> str | None:
         """Note a call and return what happens to it."""
         with self._lock:
-            number = len(self.calls)
-            self.calls.append(call)
-            if self.plan is None or self.plan[0] != number:
-                return None
-            self.fired = True
-        return self.plan[1]
+            doomed = self._doomed
+            if doomed is None:
+                number = len(self.calls)
+                self.calls.append(call)
+                if self.plan is None or self.plan[0] != number:
+                    return None
+                self.fired = True
+                if self.plan[1] == KILLED_ANSWERED:
+                    self._doomed = self._process
+                return self.plan[1]
+        # A process that is about to be killed may be faster than who kills it: this call is never made.
+        wait([doomed.sentinel], 60)
+        return "reset"
 
     def kill(self) -> None:
         """End Airflow's process."""
-        os.kill(self.victim, signal.SIGKILL)
+        assert self._process is not None
+        assert self._process.pid is not None
+        with suppress(ProcessLookupError):  # it may have been its last call
+            os.kill(self._process.pid, signal.SIGKILL)
 
 
 class LineProxy(FaultyProxy):
     """A proxy that asks the line about each call of Airflow; those of jobs it lets through.
 
     :param is_airflow: whether headers are those of a call by Airflow.
-    :param expired: what the service answers to credentials that have expired: status and body.
+    :param expired: what the service answers to credentials that have expired: status and body; ``None`` where there are
+        none in a call.
     """
 
     def __init__(
@@ -95,7 +123,7 @@ class LineProxy(FaultyProxy):
         *,
         line: Line,
         is_airflow: Callable[[Mapping[str, str]], bool],
-        expired: Callable[[Mapping[str, str]], tuple[int, bytes]],
+        expired: Callable[[Mapping[str, str]], tuple[int, bytes] | None],
     ) -> None:
         super().__init__(registry, host, gate)
         self._line = line
@@ -114,10 +142,25 @@ class LineProxy(FaultyProxy):
             return Fault("reset", method)
         if kind == KILLED_AFTER:
             return Fault("lose_answer", method, on_sent=self._line.kill)
+        if kind == KILLED_ANSWERED:
+            return Fault("go_on", method, on_answered=self._line.kill)
         if kind == "expired":
-            status, body = self._expired(headers)
-            return Fault("status", method, status=status, body=body)
+            answer = self._expired(headers)
+            self._line.fired = answer is not None
+            return Fault("status", method, status=answer[0], body=answer[1]) if answer else None
         return Fault("status", method, status=int(kind)) if kind.isdigit() else Fault(kind, method)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What Airflow's processes do with an attempt of a task: see :mod:`tests.faults.worker`."""
+
+    execute: Callable[..., None]
+    wait: Callable[..., None]
+    resume: Callable[..., None]
+
+
+STEP_TASK = Task(worker.execute, worker.wait, worker.resume)
 
 
 @dataclass(frozen=True)
@@ -127,12 +170,16 @@ class Place:
     :param environment: of Airflow's processes.
     :param line: between them and the cloud.
     :param jobs: states of the jobs of a run, by name: ``running``, ``succeeded``, ``failed``, ``stopped``.
+    :param create: regular expression for the call that makes a job.
+    :param task: what Airflow's processes do with an attempt.
     """
 
     name: str
     environment: dict[str, str]
     line: Line
     jobs: Callable[[str], Mapping[str, str]]
+    create: str
+    task: Task = STEP_TASK
 
 
 @dataclass(frozen=True)
@@ -156,6 +203,11 @@ class Journey:
     def is_well(self) -> bool:
         """Whether the promise was kept."""
         return not (self.lost or self.duplicated or self.orphaned)
+
+
+def is_no_engine(headers: Mapping[str, str]) -> bool:
+    """Whether a call of a registry is Airflow's, and not of a Podman that pulls an image."""
+    return not headers.get("User-Agent", "").startswith("containers/")
 
 
 def lay_out(
@@ -195,6 +247,19 @@ def environment(folder: Path, name: str, connection: dict[str, Any], service: st
     }
 
 
+def cases(place: Place, clean: Journey, every: int = 1) -> Iterator[Journey]:
+    """Travel with each fault at each call of a journey without faults.
+
+    :param every: take one case of so many, the same ones each time.
+    """
+    planned = [(number, fault) for number in range(len(clean.calls)) for fault in FAULTS]
+    chosen = random.Random(0).sample(planned, math.ceil(len(planned) / every))
+    for case in sorted(chosen):
+        journey = travel(place, case)
+        if journey.fired:  # the last calls of a journey are not always made
+            yield journey
+
+
 def travel(place: Place, fault: tuple[int, str] | None = None) -> Journey:
     """Make one journey.
 
@@ -223,14 +288,21 @@ def travel(place: Place, fault: tuple[int, str] | None = None) -> Journey:
 
 
 def _attempts(place: Place, folder: Path, run_id: str) -> int:
+    """Do with a task what Airflow does, and return the number of the last attempt."""
+    environment = place.environment
+    if place.line.plan is not None and place.line.plan[1] == HANG:
+        environment = environment | _IMPATIENCE
     for number in range(1, _TRIES):
-        for file in ("trigger", "event"):
+        for file in ("trigger", "event", "returned"):
             (folder / file).unlink(missing_ok=True)
-        if _process(place, worker.execute, folder, place.environment, run_id, number):
-            continue
-        while not (folder / "event").exists():  # a triggerer that dies is followed by another
-            _process(place, worker.wait, folder, place.environment)
-        if not _process(place, worker.resume, folder, place.environment, run_id, number):
+        code = _process(place, place.task.execute, folder, environment, run_id, number)
+        while code == 0 and not any((folder / file).exists() for file in ("event", "returned")):
+            code = _process(place, place.task.wait, folder, environment, number)
+            if code == -signal.SIGKILL:  # a triggerer that dies is followed by another
+                code = 0
+        if code == 0 and not (folder / "returned").exists():
+            code = _process(place, place.task.resume, folder, environment, run_id, number)
+        if code in (0, worker.FAILED_FOR_GOOD):
             return number
     return _TRIES
 
@@ -238,10 +310,11 @@ def _attempts(place: Place, folder: Path, run_id: str) -> int:
 def _process(place: Place, function: Callable[..., None], *arguments: Any) -> int:
     """Run a function in a process of its own and return its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.worker"])
+    main = getattr(sys.modules["__main__"], "__spec__", None)  # which each process imports
+    context.set_forkserver_preload([function.__module__, *([main.name] if main else [])])
     process = context.Process(target=function, args=arguments)
     process.start()
-    place.line.victim = process.pid or 0
+    place.line.serve(process)
     process.join(300)
     assert process.exitcode is not None, f"{function.__name__} does not end"
     return process.exitcode

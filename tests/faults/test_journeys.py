@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from tests.engines import Podman
 from tests.faults.amazon import amazon
-from tests.faults.journey import FAULTS, KILLED_AFTER, KILLED_BEFORE, Journey, Place, travel
+from tests.faults.google import google
+from tests.faults.journey import FAULTS, HANG, KILLED_AFTER, KILLED_ANSWERED, KILLED_BEFORE, Journey, Place, travel
+from tests.faults.microsoft import microsoft
+
+CLOUDS = {"aws": amazon, "gcp": google, "azure": microsoft}
+#: What is most likely to make a second job.
+_TELLING = (KILLED_AFTER, KILLED_ANSWERED, "lose_answer", HANG)
+
+every_cloud = pytest.mark.parametrize("place", CLOUDS, indirect=True)
 
 
 @pytest.fixture(scope="module")
-def place(podman: Podman, registry: str, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with amazon(tmp_path_factory.mktemp("journeys"), podman, registry, base_image) as found:
+def place(
+    request: pytest.FixtureRequest,
+    podman: Podman,
+    registry: str,
+    base_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Place]:
+    with CLOUDS[request.param](tmp_path_factory.mktemp("journeys"), podman, registry, base_image) as found:
         travel(found)  # makes the image
         yield found
 
@@ -23,27 +38,46 @@ def clean(place: Place) -> Journey:
     return travel(place)
 
 
-def test_a_journey_without_faults_has_one_attempt_and_one_job(clean: Journey) -> None:
+@every_cloud
+def test_a_journey_without_faults_has_one_attempt_and_one_job(place: Place, clean: Journey) -> None:
     assert clean.is_well, clean
     assert clean.attempts == 1
-    assert any(call.endswith("#CreateTrainingJob") for call in clean.calls)
+    assert sum(re.search(place.create, call) is not None for call in clean.calls) == 1
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [*(("aws", fault) for fault in FAULTS), *((cloud, fault) for cloud in ("gcp", "azure") for fault in _TELLING)],
+    indirect=["place"],
+)
 def test_a_fault_at_the_call_that_makes_the_job_leaves_one_job_and_the_result(
     place: Place, clean: Journey, fault: str
 ) -> None:
-    number = next(number for number, call in enumerate(clean.calls) if call.endswith("#CreateTrainingJob"))
+    number = next(number for number, call in enumerate(clean.calls) if re.search(place.create, call))
     journey = travel(place, (number, fault))
     assert journey.fired
     assert journey.is_well, journey
 
 
-@pytest.mark.parametrize("fault", [KILLED_BEFORE, KILLED_AFTER])
-@pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("place", ["aws"], indirect=True)
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [(0.1, KILLED_AFTER), (0.3, KILLED_BEFORE), (0.5, KILLED_ANSWERED), (0.7, KILLED_BEFORE), (0.9, KILLED_BEFORE)],
+)
 def test_a_process_that_is_killed_on_the_way_loses_nothing(
     place: Place, clean: Journey, part: float, fault: str
 ) -> None:
     journey = travel(place, (int(part * len(clean.calls)), fault))
+    assert journey.fired
+    assert journey.is_well, journey
+
+
+@pytest.mark.parametrize("place", ["aws"], indirect=True)
+@pytest.mark.parametrize("fault", [KILLED_AFTER, KILLED_ANSWERED])
+def test_a_success_that_was_written_down_by_a_process_that_is_killed_is_that_of_the_next_try(
+    place: Place, clean: Journey, fault: str
+) -> None:
+    written = [number for number, call in enumerate(clean.calls) if re.search("^PUT .*/job.json$", call)]
+    journey = travel(place, (written[-1], fault))
     assert journey.fired
     assert journey.is_well, journey

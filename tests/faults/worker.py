@@ -10,16 +10,27 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from airflow.dag_processing.dagbag import BundleDagBag
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from airflow_stepops.artifacts import bucket
+from airflow_stepops.clouds.aws import connection as aws
+from airflow_stepops.clouds.azure import connection as azure
+from airflow_stepops.clouds.azure import credentials
+from airflow_stepops.clouds.azure import service as azure_service
+from airflow_stepops.clouds.gcp import connection as gcp
+from airflow_stepops.images.registry import session
 from airflow_stepops.triggers.job import JobTrigger
 
 DAG, TASK = "journey", "count"
+#: Exit code of a task that Airflow does not run again.
+FAILED_FOR_GOOD = 3
 
 
 @dataclass
@@ -52,40 +63,58 @@ class TaskInstance:
 def execute(folder: Path, environment: dict[str, str], run_id: str, try_number: int) -> None:
     """Begin an attempt, and leave what its trigger is made of."""
     os.environ.update(environment)
+    _hasten(environment)
     for file in folder.glob("xcom-*"):
         file.unlink()
-    try:
-        _task(environment).execute(_context(folder, run_id, try_number))
-    except TaskDeferred as deferred:
-        _, arguments = deferred.trigger.serialize()
-        _leave(folder / "trigger", arguments)
-    except BaseException as error:  # noqa: BLE001 - the driver tells it when the journey does not end well
-        (folder / f"error-{try_number}").write_text(f"{type(error).__name__}: {error}")
-        sys.exit(1)
+    with failing(folder, try_number):
+        defer(_task(environment), folder, run_id, try_number)
 
 
-def wait(folder: Path, environment: dict[str, str]) -> None:
+def wait(folder: Path, environment: dict[str, str], try_number: int) -> None:
     """Wait as a triggerer does, and leave the event."""
     os.environ.update(environment)
     _hasten(environment)
     arguments = json.loads((folder / "trigger").read_text())
-
-    async def first() -> Any:
-        return (await anext(JobTrigger(**arguments).run())).payload
-
-    _leave(folder / "event", asyncio.run(first()))
+    with failing(folder, try_number):
+        leave(folder / "event", first_event(JobTrigger(**arguments)))
 
 
 def resume(folder: Path, environment: dict[str, str], run_id: str, try_number: int) -> None:
     """Go on after the event, and leave what the step returned."""
     os.environ.update(environment)
+    _hasten(environment)
     event = json.loads((folder / "event").read_text())
+    with failing(folder, try_number):
+        leave(folder / "returned", _task(environment).resume(context_of(folder, run_id, try_number), event))
+
+
+def defer(task: Any, folder: Path, run_id: str, try_number: int) -> Any:
+    """Execute a task, and leave what its trigger is made of; return what one returns that does not defer."""
     try:
-        returned = _task(environment).resume(_context(folder, run_id, try_number), event)
+        return task.execute(context_of(folder, run_id, try_number))
+    except TaskDeferred as deferred:
+        _, arguments = deferred.trigger.serialize()
+        leave(folder / "trigger", arguments)
+        return None
+
+
+def first_event(trigger: Any) -> Any:
+    """Run a trigger and return what its first event says."""
+
+    async def first() -> Any:
+        return (await anext(trigger.run())).payload
+
+    return asyncio.run(first())
+
+
+@contextmanager
+def failing(folder: Path, try_number: int) -> Iterator[None]:
+    """End the process as failed if the block fails; the driver tells why when the journey does not end well."""
+    try:
+        yield
     except BaseException as error:  # noqa: BLE001 - as above
         (folder / f"error-{try_number}").write_text(f"{type(error).__name__}: {error}")
-        sys.exit(1)
-    _leave(folder / "returned", returned)
+        sys.exit(FAILED_FOR_GOOD if isinstance(error, AirflowFailException) else 1)
 
 
 def _task(environment: dict[str, str]) -> Any:
@@ -96,16 +125,23 @@ def _task(environment: dict[str, str]) -> Any:
 
 
 def _hasten(environment: dict[str, str]) -> None:
-    """Let the watcher look often: jobs take a second here."""
+    """Let the watcher look often, since jobs take a second here; and wait little for a service that hangs."""
     module, _, name = environment["JOURNEY_SERVICE"].partition(":")
     getattr(importlib.import_module(module), name).poll_seconds = 0.3
+    if "JOURNEY_ANSWER_SECONDS" not in environment:
+        return
+    seconds = float(environment["JOURNEY_ANSWER_SECONDS"])
+    for each in (bucket, session, aws, azure, azure_service, gcp):
+        each.ANSWER_SECONDS = seconds  # type: ignore[attr-defined]
+    credentials.PATIENCE["read_timeout"] = int(seconds)
 
 
-def _context(folder: Path, run_id: str, try_number: int) -> Any:
+def context_of(folder: Path, run_id: str, try_number: int) -> Any:
+    """Return what Airflow gives to a task."""
     return {"ti": TaskInstance(folder, run_id, try_number)}
 
 
-def _leave(file: Path, value: Any) -> None:
+def leave(file: Path, value: Any) -> None:
     """Write a file, whole or not at all."""
     file.with_suffix(".new").write_text(json.dumps(value))
     file.with_suffix(".new").replace(file)

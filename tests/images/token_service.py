@@ -48,9 +48,19 @@ class TokenService:
     failures: list[int] = field(default_factory=list)
 
     @property
+    def host(self) -> str:
+        """Where it is: ``host:port``."""
+        return urlsplit(self.url).netloc
+
+    @property
     def auth(self) -> dict[str, Any]:
         """The ``auth`` section of the registry's configuration."""
-        token = {"realm": self.url, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(self.certificate)}
+        return self.auth_at(self.host)
+
+    def auth_at(self, host: str) -> dict[str, Any]:
+        """Return :attr:`auth` for a registry that sends its users elsewhere, such as to a proxy before the service."""
+        realm = urlsplit(self.url)._replace(netloc=host).geturl()
+        token = {"realm": realm, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(self.certificate)}
         return {"token": token}
 
     def user_of(self, authorization: str) -> str | None:

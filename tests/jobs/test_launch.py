@@ -277,7 +277,18 @@ def test_a_cleared_task_that_had_succeeded_runs_again(ground: Ground) -> None:
     first = ground.launch()
     ground.service.set(ground.name(1), JobState.SUCCEEDED)
     ground.ledger().record(dataclasses.replace(first.entry, state="succeeded"))
-    assert ground.launch(2).entry.job_id == ground.name(2)
+    assert ground.launch(2, last_try=2).entry.job_id == ground.name(2)
+
+
+def test_a_success_that_a_dead_worker_wrote_down_but_did_not_tell_is_that_of_the_next_try(ground: Ground) -> None:
+    first = ground.launch()
+    ground.service.set(ground.name(1), JobState.SUCCEEDED)
+    ground.ledger().record(dataclasses.replace(first.entry, state="succeeded", ended_at=1.0))
+    for try_number in (2, 3):
+        launch = ground.launch(try_number)
+        assert (launch.entry.job_id, launch.status.state) == (ground.name(1), JobState.SUCCEEDED)
+    assert ground.names() == [ground.name(1)]
+    assert ground.launch(4, last_try=4).entry.job_id == ground.name(4)
 
 
 @pytest.mark.parametrize("change", [{"rate": 0.2}, {"image": "image@sha256:2"}])

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
+from airflow_stepops.artifacts.bucket import client_options
 from airflow_stepops.clouds.aws.connection import account, failing
 from airflow_stepops.errors import ArtifactError
 
@@ -54,7 +55,7 @@ class S3Bucket:
             self.name,
             prefix=prefix or None,
             config=config,
-            client_options={"allow_http": _is_plain(endpoint)},
+            client_options=client_options(endpoint),
             credential_provider=self._credential,
         )
 

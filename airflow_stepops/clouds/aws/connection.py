@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from airflow_stepops.clouds.aws.failures import Failure
 
 _DEFAULT_CONNECTION = "aws_default"
+#: For each wait of a call, unless the connection says another ``read_timeout``.
+ANSWER_SECONDS = 30.0
 _KEPT_SECONDS = 15 * 60.0
 
 
@@ -187,7 +189,7 @@ def _config(of_connection: Config | None) -> Config:
 
     ours = Config(
         connect_timeout=5,
-        read_timeout=30,
+        read_timeout=ANSWER_SECONDS,
         retries={"mode": "standard", "total_max_attempts": 3},
         user_agent_extra=f"airflow-stepops/{__version__}",
     )

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
 DEFAULT_CONNECTION = "azure_default"
+#: For connecting, and for each wait of a call.
+ANSWER_SECONDS = 30.0
 _KEPT_SECONDS = 15 * 60.0
 #: A token is not used so shortly before its end.
 _MARGIN_SECONDS = 5 * 60.0
@@ -46,7 +48,7 @@ class Account:
         self.cloud: Cloud = cloud_of(self.connection, self._fields)
         self.credential: TokenCredential = self._new_credential()
         self._tokens: dict[str, tuple[str, float]] = {}
-        self._client = httpx.Client(headers={"User-Agent": _user_agent()})
+        self._client = httpx.Client(headers={"User-Agent": _user_agent()}, timeout=ANSWER_SECONDS)
         self._lock = threading.Lock()
         self._made_at = time.monotonic()
 
@@ -124,7 +126,6 @@ class Account:
         params: Mapping[str, Any] | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float = 30.0,
     ) -> Any:
         """Make one call of a REST API, and return its answer: the JSON document, ``{}`` for none.
 
@@ -132,13 +133,12 @@ class Account:
         :param scope: of the token, see :meth:`token`.
         :param params: of the query.
         :param json: body of the request.
-        :param timeout: seconds that each step of the call may take.
         :raises TransientServiceError: for what may pass by itself: throttling, 5xx, connections, timeouts.
         :raises RefusedCallError: for all else, with Azure's status and code, and the kind of end.
         """
         from airflow_stepops.clouds.azure.failures import read_answer, read_other_answer
 
-        send = partial(self._send, method, url, params=params, json=json, headers=headers or {}, timeout=timeout)
+        send = partial(self._send, method, url, params=params, json=json, headers=headers or {})
         token = self.token(scope)
         response = send(token)
         if response.status_code == 401:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_stepops.artifacts.blob_storage import STORAGE
+from airflow_stepops.artifacts.bucket import client_options
 from airflow_stepops.clouds.azure.connection import Account, account
 from airflow_stepops.errors import ArtifactError, JobRefusedError, StackError, TransientServiceError
 
@@ -49,7 +50,7 @@ class BlobContainer:
             self.name,
             prefix=prefix or None,
             config=config,
-            client_options={"allow_http": self.endpoint.startswith("http://")},
+            client_options=client_options(self.endpoint),
             credential_provider=None if opened.account_key or opened.sas_token else self._credential,
         )
 

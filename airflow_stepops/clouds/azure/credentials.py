@@ -21,7 +21,7 @@ _OF_A_KEY = {
     "subscriptionId": "subscriptionId",
 }
 #: Few tries and short waits: who calls tries again, and tells people of it.
-_PATIENCE = {"retry_total": 2, "retry_backoff_factor": 0.2, "connection_timeout": 5, "read_timeout": 30}
+PATIENCE = {"retry_total": 2, "retry_backoff_factor": 0.2, "connection_timeout": 5, "read_timeout": 30}
 
 
 def azure_credential(fields: Mapping[str, Any], cloud: Cloud) -> TokenCredential:
@@ -33,7 +33,7 @@ def azure_credential(fields: Mapping[str, Any], cloud: Cloud) -> TokenCredential
     :raises ValueError: if a field cannot be one of such a connection.
     """
     _quiet()
-    place = {"authority": cloud.active_directory, **_PATIENCE}
+    place = {"authority": cloud.active_directory, **PATIENCE}
     if not cloud.is_known:
         place["disable_instance_discovery"] = True
     login, password, tenant = fields.get("login"), fields.get("password"), fields.get("tenantId")

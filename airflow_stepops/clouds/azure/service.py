@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from airflow_stepops.clouds.azure.connection import Account, account
+from airflow_stepops.clouds.azure.connection import ANSWER_SECONDS, Account, account
 from airflow_stepops.clouds.azure.environments import NAME, environment_version, version_of
 from airflow_stepops.clouds.azure.failures import RefusedCallError
 from airflow_stepops.clouds.azure.limits import check_request
@@ -45,7 +45,7 @@ class AzureMLJobService(JobService):
         self._settings = settings
         self._going_on: set[str] | None = None
         self._silent_since: dict[str, float] = {}
-        self._files = httpx.Client(timeout=30.0)
+        self._files = httpx.Client(timeout=ANSWER_SECONDS)
 
     def submit(self, request: JobRequest) -> JobStatus:
         """Create the job, or return the one that has its name.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_stepops.artifacts.bucket import client_options
 from airflow_stepops.clouds.gcp.connection import Account, account
 from airflow_stepops.errors import ArtifactError, JobRefusedError, TransientServiceError
 
@@ -47,7 +48,7 @@ class GcsBucket:
             self.name,
             prefix=prefix or None,
             config=config,
-            client_options={"allow_http": _is_plain(endpoint)},
+            client_options=client_options(endpoint),
             credential_provider=None if opened.is_anonymous else self._credential,
         )
 

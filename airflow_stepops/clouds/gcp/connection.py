@@ -26,7 +26,8 @@ _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _KEPT_SECONDS = 15 * 60.0
 #: A token is not used so shortly before its end.
 _MARGIN = timedelta(minutes=5)
-_TOKEN_TIMEOUT = 30.0
+#: For connecting, and for each wait of a call.
+ANSWER_SECONDS = 30.0
 _UNIVERSE = "googleapis.com"
 #: Of the connection's extra: where credentials come from.
 _KEYS = ("key_path", "credential_config_file", "key_secret_name", "key_secret_project_id", "is_anonymous")
@@ -52,7 +53,7 @@ class Account:
         self._project = project or _field(extra, "project") or found
         self._overrides = _overrides(connection or _DEFAULT_CONNECTION, extra)
         self._request = _token_request()
-        self._client = httpx.Client(headers={"User-Agent": _user_agent()})
+        self._client = httpx.Client(headers={"User-Agent": _user_agent()}, timeout=ANSWER_SECONDS)
         self._lock = threading.Lock()
         self._made_at = time.monotonic()
 
@@ -131,20 +132,18 @@ class Account:
         *,
         params: Mapping[str, Any] | None = None,
         json: Any = None,
-        timeout: float = 30.0,
     ) -> Any:
         """Make one call of a REST API, and return its answer: the JSON document.
 
         :param url: absolute; see :meth:`endpoint`.
         :param params: of the query.
         :param json: body of the request.
-        :param timeout: seconds that each step of the call may take.
         :raises TransientServiceError: for what may pass by itself: throttling, 5xx, connections, timeouts.
         :raises RefusedCallError: for all else, with Google's status and the kind of end.
         """
         from airflow_stepops.clouds.gcp.failures import read_answer
 
-        send = partial(self._send, method, url, params=params, json=json, timeout=timeout)
+        send = partial(self._send, method, url, params=params, json=json)
         token = self.token()
         response = send(token)
         if response.status_code == 401:
@@ -294,7 +293,7 @@ def _field(extra: Mapping[str, Any], name: str) -> Any:
 def _token_request() -> Callable[..., Any]:
     from google.auth.transport.requests import Request
 
-    return partial(Request(), timeout=_TOKEN_TIMEOUT)
+    return partial(Request(), timeout=ANSWER_SECONDS)
 
 
 def _user_agent() -> str:

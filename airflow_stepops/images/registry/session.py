@@ -20,7 +20,8 @@ from airflow_stepops.images.registry.blobs import DOCUMENT_BYTES
 from airflow_stepops.images.registry.patience import Interrupted, Patience
 
 _DOCKER_HUB = ("docker.io", "registry-1.docker.io")
-_TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
+#: Seconds for connecting, and for each wait of a request.
+CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
 _CONNECTIONS = 16
 _TLS_ADVICE = {
     "CERTIFICATE_VERIFY_FAILED": "If its certificate is of an authority of your own, name that one's file in "
@@ -143,7 +144,7 @@ class RegistrySession:
         return httpx.Client(
             auth=self._auth,
             verify=_tls(),
-            timeout=_TIMEOUT,
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None),
             # A proxy of the environment does not know this machine.
             trust_env=not self._is_here,
             limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),

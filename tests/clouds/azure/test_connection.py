@@ -324,7 +324,10 @@ def test_a_connection_that_is_reset_is_transient(azure: EmulatedAzure, connectio
     assert ask(account(connection))["caller"] == CLIENT
 
 
-def test_an_answer_that_takes_too_long_is_transient(azure: EmulatedAzure, connection: str) -> None:
+def test_an_answer_that_takes_too_long_is_transient(
+    azure: EmulatedAzure, connection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_stepops.clouds.azure.connection.ANSWER_SECONDS", 1.0)
     opened, given = account(connection), threading.Event()
 
     def slow() -> Answer:
@@ -334,7 +337,7 @@ def test_an_answer_that_takes_too_long_is_transient(azure: EmulatedAzure, connec
     opened.token(opened.cloud.scope)
     azure.answer_with("arm", "/things", slow, times=1)
     with pytest.raises(TransientServiceError, match=r"no answer \(ReadTimeout"):
-        ask(opened, timeout=0.2)
+        ask(opened)
     given.set()
 
 
