@@ -64,11 +64,7 @@ class Jobs:
             repository=self.repository,
         )
         self.launched.append(request.name)
-        entry = (
-            Launcher(self.store, lambda _: self.service, print)
-            .launch(spec, request, OPERATOR.document())
-            .entry
-        )
+        entry = Launcher(self.store, lambda _: self.service, print).launch(spec, request, OPERATOR.document()).entry
         wait_for(lambda: self.service.logs(entry.job_id).lines, f"a line of {entry.job_id}")
         return entry
 
