@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import tenacity
+from airflow.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
@@ -99,6 +101,7 @@ class JobTrigger(BaseTrigger):
         await self._stop_in_background()
 
     async def _wait(self) -> tuple[JobStatus, list[str]]:
+        begun = time.monotonic()
         watcher = self._watcher()
         service = await watcher.service()
         await in_thread(self._ask_once)
@@ -111,6 +114,8 @@ class JobTrigger(BaseTrigger):
             following.cancel()
             raise
         await follower.finish(following)
+        if self.task_instance is not None:  # None under dag.test()
+            await asyncio.sleep(begun + _settling_seconds() - time.monotonic())
         return status, list(follower.tail)
 
     def _watcher(self) -> Watcher:
@@ -181,6 +186,14 @@ class JobTrigger(BaseTrigger):
             self.log.warning("[stepops] cannot check whether the task still waits, leaving its job alone: %s", error)
             return True
         return isinstance(current, dict) and current.get("job_id") == self.entry["job_id"]
+
+
+def _settling_seconds() -> float:
+    """Return how long Airflow may take to notice that a worker has let go of a task that was deferred.
+
+    A task that goes on before that is taken for one whose worker died.
+    """
+    return conf.getint("workers", "min_heartbeat_interval", fallback=5) + 3.0
 
 
 def task_state(ti: Any) -> str | None:
