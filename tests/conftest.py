@@ -19,12 +19,14 @@ settings.load_profile("unhurried")
 #: Files that take longest, in the order in which they begin: no process is left alone with one of them at the end, and
 #: those with an Airflow of their own are apart.
 _LONGEST = (
+    "scheduler/test_cancellation.py",
     "docs/test_tutorial.py",
-    "scheduler/test_deferred_steps.py",
     "clouds/aws/test_live_suite.py",
     "clouds/gcp/test_live_suite.py",
-    "clouds/azure/test_live_suite.py",
     "faults/test_journeys.py",
+    "scheduler/test_deferred_steps.py",
+    "clouds/azure/test_live_suite.py",
+    "scheduler/test_triggerers.py",
     "clouds/aws/test_scheduled.py",
     "examples/test_examples.py",
     "cli/test_init.py",

@@ -80,7 +80,10 @@ def test_delays_are_durations_and_false_is_no_retry() -> None:
         ({"capacty": 0}, "Did you mean 'capacity'?"),
         ({"capacity": "soon"}, "RetryByKind(capacity=…)='soon' is not a duration"),
         ({"capacity": True}, "RetryByKind(capacity=…)=True is not a duration"),
-        *(({kind.value: 0}, f"RetryByKind({kind.value}=…): no kind of end that is retried") for kind in FINAL_KINDS),
+        *(
+            ({kind.value: 0}, f"RetryByKind({kind.value}=…): no kind of end that is retried")
+            for kind in sorted(FINAL_KINDS)
+        ),
     ],
 )
 def test_a_wrong_kind_or_delay_is_named_while_the_dag_is_parsed(kinds: dict[str, Any], says: str) -> None:
