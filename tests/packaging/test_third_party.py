@@ -71,7 +71,7 @@ def test_the_flavor_and_its_settings_are_listed(stepops: Stepops) -> None:
     listed = json.loads(stepops("flavor", "list", "--json").stdout)
     (found,) = [flavor for flavor in listed if flavor["flavor"] == "frugal"]
     assert found["kind"] == "step_operators"
-    assert [setting["name"] for setting in found["settings"]] == ["threads"]
+    assert [setting["name"] for setting in found["settings"]] == ["fallbacks", "threads"]
 
 
 def test_a_wrong_setting_of_it_is_named(stepops: Stepops) -> None:
