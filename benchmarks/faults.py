@@ -61,10 +61,10 @@ def journeys(place: Place, every: int) -> list[Journey]:
     for journey in cases(place, clean, every):
         found.append(journey)
         assert journey.fault is not None
-        number, fault = journey.fault
+        (call, _), fault = journey.fault
         bad = "".join(f", {name}" for name in BAD if getattr(journey, name))
         said = f"{bad}: {journey.said}" if bad else ""
-        print(f"  {journey.calls[number]}: {fault}: {journey.attempts} attempts{said}", flush=True)
+        print(f"  {call}: {fault}: {journey.attempts} attempts{said}", flush=True)
     attempts = dict(sorted(Counter(journey.attempts for journey in found).items()))
     print(f"{place.name}: {len(found)} cases, attempts: {attempts}", flush=True)
     for fault in FAULTS:

@@ -59,22 +59,25 @@ def journey():
     count()
 """
 
+#: One call of a journey: what is called, and how often it was called before. Jobs are looked at more or less often.
+Spot = tuple[str, int]
+
 
 @dataclass
 class Line:
     """What lies between Airflow and a cloud: it knows each call, and lets one go wrong.
 
-    :param plan: number of the call and what happens to it.
+    :param plan: the call and what happens to it.
     """
 
-    plan: tuple[int, str] | None = None
+    plan: tuple[Spot, str] | None = None
     calls: list[str] = field(default_factory=list)
     fired: bool = False
     _process: ForkServerProcess | None = None
     _doomed: ForkServerProcess | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, plan: tuple[int, str] | None) -> None:
+    def begin(self, plan: tuple[Spot, str] | None) -> None:
         """Begin another journey."""
         self.plan, self.calls, self.fired = plan, [], False
 
@@ -87,9 +90,9 @@ class Line:
         with self._lock:
             doomed = self._doomed
             if doomed is None:
-                number = len(self.calls)
+                spot = (call, self.calls.count(call))
                 self.calls.append(call)
-                if self.plan is None or self.plan[0] != number:
+                if self.plan is None or self.plan[0] != spot:
                     return None
                 self.fired = True
                 if self.plan[1] == KILLED_ANSWERED:
@@ -190,7 +193,7 @@ class Journey:
     :param attempts: how many tries Airflow made.
     """
 
-    fault: tuple[int, str] | None
+    fault: tuple[Spot, str] | None
     fired: bool
     calls: Sequence[str]
     attempts: int
@@ -198,6 +201,11 @@ class Journey:
     duplicated: bool
     orphaned: bool
     said: str
+
+    @property
+    def spots(self) -> list[Spot]:
+        """The calls, in order, each known from the others like it."""
+        return [(call, self.calls[:number].count(call)) for number, call in enumerate(self.calls)]
 
     @property
     def is_well(self) -> bool:
@@ -252,18 +260,18 @@ def cases(place: Place, clean: Journey, every: int = 1) -> Iterator[Journey]:
 
     :param every: take one case of so many, the same ones each time.
     """
-    planned = [(number, fault) for number in range(len(clean.calls)) for fault in FAULTS]
-    chosen = random.Random(0).sample(planned, math.ceil(len(planned) / every))
-    for case in sorted(chosen):
-        journey = travel(place, case)
-        if journey.fired:  # the last calls of a journey are not always made
+    planned = [(spot, fault) for spot in clean.spots for fault in FAULTS]
+    chosen = random.Random(0).sample(range(len(planned)), math.ceil(len(planned) / every))
+    for number in sorted(chosen):
+        journey = travel(place, planned[number])
+        if journey.fired:  # a job that ends sooner is looked at less often
             yield journey
 
 
-def travel(place: Place, fault: tuple[int, str] | None = None) -> Journey:
+def travel(place: Place, fault: tuple[Spot, str] | None = None) -> Journey:
     """Make one journey.
 
-    :param fault: number of the call, from 0, and one of :data:`FAULTS`.
+    :param fault: the call, and one of :data:`FAULTS`.
     """
     run_id = f"run-{uuid.uuid4().hex[:12]}"
     folder = Path(tempfile.mkdtemp(prefix="stepops-journey-"))

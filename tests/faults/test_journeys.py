@@ -53,8 +53,8 @@ def test_a_journey_without_faults_has_one_attempt_and_one_job(place: Place, clea
 def test_a_fault_at_the_call_that_makes_the_job_leaves_one_job_and_the_result(
     place: Place, clean: Journey, fault: str
 ) -> None:
-    number = next(number for number, call in enumerate(clean.calls) if re.search(place.create, call))
-    journey = travel(place, (number, fault))
+    create = next(spot for spot in clean.spots if re.search(place.create, spot[0]))
+    journey = travel(place, (create, fault))
     assert journey.fired
     assert journey.is_well, journey
 
@@ -67,7 +67,8 @@ def test_a_fault_at_the_call_that_makes_the_job_leaves_one_job_and_the_result(
 def test_a_process_that_is_killed_on_the_way_loses_nothing(
     place: Place, clean: Journey, part: float, fault: str
 ) -> None:
-    journey = travel(place, (int(part * len(clean.calls)), fault))
+    first_of_its_kind = [spot for spot in clean.spots if spot[1] == 0]
+    journey = travel(place, (first_of_its_kind[int(part * len(first_of_its_kind))], fault))
     assert journey.fired
     assert journey.is_well, journey
 
@@ -77,7 +78,7 @@ def test_a_process_that_is_killed_on_the_way_loses_nothing(
 def test_a_success_that_was_written_down_by_a_process_that_is_killed_is_that_of_the_next_try(
     place: Place, clean: Journey, fault: str
 ) -> None:
-    written = [number for number, call in enumerate(clean.calls) if re.search("^PUT .*/job.json$", call)]
+    written = [spot for spot in clean.spots if re.search("^PUT .*/job.json$", spot[0])]
     journey = travel(place, (written[-1], fault))
     assert journey.fired
     assert journey.is_well, journey
