@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,6 @@ class Account:
         self._credentials, found = _credentials(connection or _DEFAULT_CONNECTION, extra)
         self._project = project or _field(extra, "project") or found
         self._overrides = _overrides(connection or _DEFAULT_CONNECTION, extra)
-        self._request = _token_request()
         self._client = httpx.Client(headers={"User-Agent": _user_agent()}, timeout=ANSWER_SECONDS)
         self._lock = threading.Lock()
         self._made_at = time.monotonic()
@@ -173,9 +172,10 @@ class Account:
         from google.auth.exceptions import GoogleAuthError
 
         from airflow_stepops.clouds.gcp.failures import read_no_credentials
+        from airflow_stepops.clouds.gcp.token_request import TokenRequest
 
         try:
-            self._credentials.refresh(self._request)  # type: ignore[no-untyped-call]
+            self._credentials.refresh(TokenRequest(self._client))  # type: ignore[no-untyped-call]
         except GoogleAuthError as error:
             # What gives tokens may be away for a moment: that costs nobody a token that still works.
             if self._credentials.token is None or self._ends_within(timedelta(0)):
@@ -288,12 +288,6 @@ def _overrides(connection: str, extra: Mapping[str, Any]) -> dict[str, str]:
 def _field(extra: Mapping[str, Any], name: str) -> Any:
     """Return a field of a connection's extra, which older ones have under a longer name; ``None`` for none."""
     return extra.get(name) or extra.get(f"{_OLD_PREFIX}{name}") or None
-
-
-def _token_request() -> Callable[..., Any]:
-    from google.auth.transport.requests import Request
-
-    return partial(Request(), timeout=ANSWER_SECONDS)
 
 
 def _user_agent() -> str:

@@ -91,7 +91,7 @@ def read_no_answer(method: str, url: httpx.URL, error: httpx.TransportError) -> 
     """Return what it means that a call got no answer."""
     said = _one_line(str(error))
     if _BAD_CERTIFICATE in said:
-        return _not_trusted(url.host, said, "SSL_CERT_FILE")
+        return _not_trusted(url.host, said)
     return Failure(f"{_what(method, url)}: no answer ({type(error).__name__}{f': {said}' if said else ''})")
 
 
@@ -103,7 +103,7 @@ def read_no_credentials(error: GoogleAuthError) -> Failure:
     on_the_way = (exceptions.TransportError, exceptions.TimeoutError, exceptions.ResponseError)
     said = _one_line(str(error.args[0]) if error.args else type(error).__name__)
     if _BAD_CERTIFICATE in said:
-        return _not_trusted("the service that gives access tokens", said, "REQUESTS_CA_BUNDLE")
+        return _not_trusted("the service that gives access tokens", said)
     if error.retryable or isinstance(error, on_the_way) or isinstance(cause, on_the_way):
         return Failure(f"Google gave no access token: {said}")
     answer = _document(error.args[1]) if len(error.args) > 1 else {}
@@ -117,8 +117,8 @@ def read_no_credentials(error: GoogleAuthError) -> Failure:
     )
 
 
-def _not_trusted(who: str, said: str, variable: str) -> Failure:
-    advice = f"name the file of its authority in the variable {variable}"
+def _not_trusted(who: str, said: str) -> Failure:
+    advice = "name the file of its authority in the variable SSL_CERT_FILE"
     return Failure(f"the certificate of {who} is not trusted: {said}; {advice}.", EndKind.INVALID_REQUEST)
 
 
