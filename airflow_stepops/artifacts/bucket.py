@@ -32,13 +32,18 @@ _ATTEMPTS = 3
 _LOST = re.compile(r"\bkind: (Interrupted|Timeout)\b")
 
 
+def is_plain(endpoint: str | None) -> bool:
+    """Whether an endpoint is spoken to without TLS."""
+    return endpoint is not None and endpoint.startswith("http://")
+
+
 def client_options(endpoint: str | None) -> ClientConfig:
     """Return how obstore calls a service.
 
     :param endpoint: its URL, or ``None`` for the usual one of the cloud.
     """
     return {
-        "allow_http": endpoint is not None and endpoint.startswith("http://"),
+        "allow_http": is_plain(endpoint),
         "timeout": timedelta(seconds=ANSWER_SECONDS),
     }
 

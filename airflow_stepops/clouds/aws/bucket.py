@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
-from airflow_stepops.artifacts.bucket import client_options
+from airflow_stepops.artifacts.bucket import client_options, is_plain
 from airflow_stepops.clouds.aws.connection import account, failing
 from airflow_stepops.errors import ArtifactError
 
@@ -65,7 +65,7 @@ class S3Bucket:
         endpoint = self._endpoint()
         if endpoint:
             found["AWS_ENDPOINT"] = endpoint
-        if _is_plain(endpoint):
+        if is_plain(endpoint):
             found["AWS_ALLOW_HTTP"] = "true"
         if self.kms_key:
             found |= {"AWS_SERVER_SIDE_ENCRYPTION": "aws:kms", "AWS_SSE_KMS_KEY_ID": self.kms_key}
@@ -113,7 +113,3 @@ def _region_of(bucket: S3Bucket) -> str:
 
 def _told(answer: dict[str, dict[str, dict[str, str]]]) -> str:
     return answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", "")
-
-
-def _is_plain(endpoint: str | None) -> bool:
-    return endpoint is not None and endpoint.startswith("http://")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_stepops.artifacts.bucket import client_options
+from airflow_stepops.artifacts.bucket import client_options, is_plain
 from airflow_stepops.clouds.gcp.connection import Account, account
 from airflow_stepops.errors import ArtifactError, JobRefusedError, TransientServiceError
 
@@ -60,7 +60,7 @@ class GcsBucket:
         opened = self._account()
         endpoint = self._endpoint(opened)
         found = {} if endpoint is None else {"GOOGLE_BASE_URL": endpoint}
-        if _is_plain(endpoint):
+        if is_plain(endpoint):
             found["GOOGLE_ALLOW_HTTP"] = "true"
         if opened.is_anonymous:
             found["GOOGLE_BEARER_TOKEN"] = _ANYBODY
@@ -86,7 +86,3 @@ class GcsBucket:
             yield
         except (TransientServiceError, JobRefusedError) as error:
             raise ArtifactError(f"bucket {self.name!r}: {error}") from error
-
-
-def _is_plain(endpoint: str | None) -> bool:
-    return endpoint is not None and endpoint.startswith("http://")
