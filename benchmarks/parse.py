@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 STEPS = 100
-ROUNDS = 15
+ROUNDS = 41
 IMPORT_ROUNDS = 9
 MOST_RATIO = 1.10
 MOST_IMPORT_MS = 30.0

@@ -9,12 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import blake3
+import cloudpickle
+import obstore
 
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.images.contents import runtime_files
@@ -67,6 +72,9 @@ def _lay_out(folder: Path) -> dict[str, str]:
     code, runtime = folder / "code", folder / place(RUNTIME)
     code.mkdir()
     (code / "steps.py").write_text(_STEP)
+    for library in (blake3, cloudpickle, obstore):
+        installed = Path(library.__file__).parent
+        shutil.copytree(installed, runtime / installed.name)
     return {"PATH": os.defpath, "PYTHONPATH": f"{code}:{runtime}", "LANG": "C.UTF-8"}
 
 

@@ -1,13 +1,14 @@
-"""SHA-256 beside the reading and writing: in a thread of its own, so that a second core does it."""
+"""BLAKE3 beside the reading and writing: in a thread of its own, so that a second core does it."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import queue
 import threading
 from types import TracebackType
 from typing import Any, BinaryIO, Self
+
+from blake3 import blake3
 
 _BLOCK = 8 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
@@ -29,7 +30,7 @@ class HashingWriter:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._hash = hashlib.sha256()
+        self._hash = blake3()
         self._blocks: queue.Queue[memoryview | None] = queue.Queue(_WAITING)
         self._thread: threading.Thread | None = None
         self.size = 0
@@ -130,7 +131,7 @@ class FileHash:
 
 
 def _hash(descriptor: int) -> str:
-    found = hashlib.sha256()
+    found = blake3()
     offset = 0
     while block := os.pread(descriptor, _READ_BYTES, offset):
         found.update(block)

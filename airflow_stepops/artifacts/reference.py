@@ -18,7 +18,7 @@ class ArtifactReference:
     :param uri: URI of the object, under the root of its artifact store.
     :param materializer: name of the materializer that saved it.
     :param type: qualified name of the value's Python type, for people.
-    :param sha256: hex digest of the object's bytes.
+    :param blake3: hex digest (BLAKE3, 256 bits) of the object's bytes.
     :param size: length of the object in bytes.
     :param metadata: small JSON facts of the materializer (shape, columns, dtype …).
     """
@@ -29,7 +29,7 @@ class ArtifactReference:
     uri: str
     materializer: str
     type: str
-    sha256: str
+    blake3: str
     size: int
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class ArtifactReference:
             )
         if not isinstance(data, Mapping):
             raise SpecError(f"artifact reference: must be a mapping, not {type(data).__name__}.")
-        types = {"uri": str, "materializer": str, "type": str, "sha256": str, "size": int, "metadata": dict}
+        types = {"uri": str, "materializer": str, "type": str, "blake3": str, "size": int, "metadata": dict}
         if set(data) != set(types):
             odd = sorted(set(data) ^ set(types))
             raise SpecError(f"artifact reference: missing or unknown fields {odd}.")

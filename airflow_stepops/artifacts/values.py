@@ -90,7 +90,7 @@ def copied(reference: ArtifactReference, store: ArtifactStore, folder: str) -> A
     :raises ArtifactNotFoundError: if the object is gone.
     :raises IntegrityError: if its bytes are not those that were saved.
     """
-    uri = f"{folder}/{reference.sha256}{PurePosixPath(reference.uri).suffix}"
+    uri = f"{folder}/{reference.blake3}{PurePosixPath(reference.uri).suffix}"
     if not store.exists(uri):
         with opened(reference, open_store(reference.uri)) as source, store.writer(uri) as file:
             while block := source.read(_BLOCK):
@@ -140,8 +140,8 @@ def _check(reference: ArtifactReference, digest: FileHash | None) -> None:
 
 
 def _compare(reference: ArtifactReference, found: str) -> None:
-    if found != reference.sha256:
+    if found != reference.blake3:
         raise IntegrityError(
-            f"{reference.uri} has changed since it was saved: its sha256 is {found}, not {reference.sha256}. "
+            f"{reference.uri} has changed since it was saved: its blake3 is {found}, not {reference.blake3}. "
             "Run the step that wrote it again."
         )

@@ -80,7 +80,7 @@ def _print_facts(reference: ArtifactReference) -> None:
     click.echo(f"{reference.uri}")
     click.echo(f"type:          {reference.type}")
     click.echo(f"size:          {size(reference.size)}")
-    click.echo(f"sha256:        {reference.sha256}")
+    click.echo(f"blake3:        {reference.blake3}")
     click.echo(f"materializer:  {reference.materializer}")
     for key, value in reference.metadata.items():
         click.echo(f"{f'{key}:':<14} {_cell(value, _LINE_CHARACTERS)}")

@@ -16,7 +16,7 @@ from airflow_stepops.images.wheels import entries_below, install, uv_version
 
 _PACKAGE = Path(__file__).parents[1]
 #: What the runtime needs beyond the standard library, in the releases that are installed here.
-_WHEELS = ("obstore", "cloudpickle", "typing-extensions")
+_WHEELS = ("blake3", "cloudpickle", "obstore", "typing-extensions")
 
 
 def requirements_layer(cache: ImageCache, lines: Sequence[str], machine: Machine, directory: Path) -> Layer:

@@ -1,1 +1,1 @@
-"""What runs inside a step's image: the standard library, obstore and cloudpickle, nothing else."""
+"""What runs inside a step's image: the standard library, blake3, cloudpickle and obstore, nothing else."""

@@ -4,7 +4,7 @@ Below the folder of the task's checkpoints, each machine has its own::
 
     machine-<rank>/attempt-<n>/begun             the attempt has asked for its folder
     machine-<rank>/attempt-<n>/manifest.json     the files as they were: path → digest, size, object
-    machine-<rank>/attempt-<n>/<sha256>          an object: what a file held
+    machine-<rank>/attempt-<n>/<blake3>          an object: what a file held
 
 An attempt begins with the newest manifest, whose files may be objects of attempts before it. It writes nothing but its
 own, and deletes nothing once a later attempt has begun: that one goes on with the same objects, although this one may
@@ -14,7 +14,6 @@ still run, as one does whose worker or machine was only thought to be dead.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from blake3 import blake3
 
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import ArtifactError, IntegrityError, SpecError, StepopsError
@@ -82,7 +83,7 @@ class SavedFile:
     """
 
     object: str
-    sha256: str
+    blake3: str
     size: int
 
 
@@ -191,11 +192,11 @@ class Checkpoints:
         """Copy a file; ``None`` when it changes meanwhile or is gone."""
         try:
             digest, size = _digest(path)
-            known = next((known for known in self._files.values() if known.sha256 == digest), None)
+            known = next((known for known in self._files.values() if known.blake3 == digest), None)
             if known is not None:
                 return known
             saved = SavedFile(f"attempt-{self._attempt}/{digest}", digest, size)
-            uri, copied = f"{self._root}/{saved.object}", hashlib.sha256()
+            uri, copied = f"{self._root}/{saved.object}", blake3()
             with path.open("rb") as file, self._store.writer(uri) as writer:
                 while block := file.read(_BLOCK):
                     copied.update(block)
@@ -248,14 +249,14 @@ class Checkpoints:
         self._saved = self._seen = dict(_files_in(folder))
 
     def _fetch(self, saved: SavedFile, path: Path) -> None:
-        uri, digest = f"{self._root}/{saved.object}", hashlib.sha256()
+        uri, digest = f"{self._root}/{saved.object}", blake3()
         with self._store.reader(uri) as reader, path.open("xb") as file:
             while block := reader.read(_BLOCK):
                 digest.update(block)
                 file.write(block)
-        if digest.hexdigest() != saved.sha256:
+        if digest.hexdigest() != saved.blake3:
             raise IntegrityError(
-                f"the checkpoint {uri} has changed since it was saved: its sha256 is {digest.hexdigest()}. Delete "
+                f"the checkpoint {uri} has changed since it was saved: its blake3 is {digest.hexdigest()}. Delete "
                 f"{self._root} to begin without checkpoints."
             )
 
@@ -282,9 +283,11 @@ def read_manifest(data: bytes, uri: str) -> dict[str, SavedFile]:
 
 
 def _digest(path: Path) -> tuple[str, int]:
-    """Return the sha256 and the size of a file."""
+    """Return the blake3 and the size of a file."""
+    digest = blake3()
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
+        while block := file.read(_BLOCK):
+            digest.update(block)
         return digest.hexdigest(), file.tell()
 
 

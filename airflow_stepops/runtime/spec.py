@@ -196,7 +196,7 @@ def _without_places(value: Any) -> Any:
     """Encoded inputs without the URIs of artifacts: their content is their identity."""
     if isinstance(value, dict):
         if set(value) == {_TAG}:
-            return {_TAG: value[_TAG]["sha256"]}
+            return {_TAG: value[_TAG]["blake3"]}
         if set(value) == {_ESCAPE}:
             return {_ESCAPE: {key: _without_places(item) for key, item in value[_ESCAPE].items()}}
         return {key: _without_places(item) for key, item in value.items()}

@@ -49,7 +49,7 @@ def assert_refused(reference: ArtifactReference, store: ArtifactStore) -> None:
     with pytest.raises(IntegrityError, match="has changed since it was saved") as raised:
         artifacts.load(reference, store)
     assert reference.uri in str(raised.value)
-    assert reference.sha256 in str(raised.value)
+    assert reference.blake3 in str(raised.value)
 
 
 @by_kind
@@ -120,7 +120,7 @@ def test_an_array_of_objects_in_the_place_of_another_never_runs(store: ArtifactS
 @by_kind
 def test_a_reference_with_another_digest_is_refused(value: Any, store: ArtifactStore) -> None:
     reference = save(value, store)
-    assert_refused(dataclasses.replace(reference, sha256="0" * 64), store)
+    assert_refused(dataclasses.replace(reference, blake3="0" * 64), store)
 
 
 @by_kind
@@ -139,7 +139,7 @@ def test_an_object_that_is_gone_is_said(store: ArtifactStore) -> None:
 
 REFERENCE = ArtifactReference("s3://bucket/value.json", "json", "builtins.list", "0" * 64, 3, {"rows": 1})
 FIELDS = sorted(REFERENCE.serialize())
-TYPES = {"uri": str, "materializer": str, "type": str, "sha256": str, "size": int, "metadata": dict}
+TYPES = {"uri": str, "materializer": str, "type": str, "blake3": str, "size": int, "metadata": dict}
 JSON = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()) | st.just({})
 
 

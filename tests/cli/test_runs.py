@@ -162,7 +162,7 @@ def test_a_pickle_is_shown_without_loading_it(
     store.put(result, json.dumps(document).encode())
     said = stepops("artifacts", "show", trapped.uri)
     assert re.search(r"^type: +tests\.cli\.test_runs\.Trap$", said.out, re.MULTILINE)
-    assert f"sha256:        {trapped.sha256}" in said.out
+    assert f"blake3:        {trapped.blake3}" in said.out
     assert "No preview: it is a pickle" in said.out
     assert not (tmp_path / "sprung").exists()
     trapped.load()

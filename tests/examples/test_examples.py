@@ -119,8 +119,8 @@ def test_the_example_runs_unchanged_on_another_stack_with_equal_results(
     for index in range(3):
         assert flights_on_an_engine.xcom("evaluate", map_index=index) == flights.xcom("evaluate", map_index=index)
     tables, local_tables = flights_on_an_engine.xcom("features"), flights.xcom("features")
-    assert {name: table.sha256 for name, table in tables.items()} == {
-        name: table.sha256 for name, table in local_tables.items()
+    assert {name: table.blake3 for name, table in tables.items()} == {
+        name: table.blake3 for name, table in local_tables.items()
     }
 
 

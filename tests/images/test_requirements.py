@@ -210,8 +210,9 @@ def test_the_runtime_layer_holds_what_runs_a_step_and_no_more(tmp_path: Path) ->
     assert files["runtime/airflow_stepops/dag.py"] == files["runtime/airflow_stepops/runtime/steps.py"]
     others = {name.split("/")[1] for name in files} - {"airflow_stepops"}
     assert {name.split("-")[0] for name in others} == {
-        "obstore",
+        "blake3",
         "cloudpickle",
+        "obstore",
         "typing_extensions",
         "typing_extensions.py",
     }

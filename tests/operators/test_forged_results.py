@@ -25,7 +25,7 @@ def forge(changes: dict) -> object:
     spec = json.load(open(os.environ["STEPOPS_SPEC"].removeprefix("file://")))
     reference = {
         "uri": changes["uri"].replace("ROOT", spec["root"]),
-        "materializer": "json", "type": "list", "sha256": "0" * 64, "size": 1, "metadata": {},
+        "materializer": "json", "type": "list", "blake3": "0" * 64, "size": 1, "metadata": {},
     }
     result = {
         "version": 1,

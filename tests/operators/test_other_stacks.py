@@ -55,5 +55,5 @@ def test_a_value_of_another_stack_is_copied_once_and_its_digest_is_kept(run: Fin
     reference = run.xcom("numbers")
     assert reference.uri.startswith((tmp_path / "one").as_uri())
     copies = [path for path in (tmp_path / "two").rglob("inputs/of-another-stack/*") if path.is_file()]
-    assert [path.stem for path in copies] == [reference.sha256]
+    assert [path.stem for path in copies] == [reference.blake3]
     assert Client().get_run("across", run.run_id, stack="other").step("total").state == "succeeded"

@@ -117,8 +117,9 @@ def test_modules_can_be_imported_with_the_declared_dependencies_alone_but_for_th
     )
     count, missing = json.loads(run("python", "-c", program).splitlines()[-1])
     assert count > 60
-    assert set(missing.values()) == {"botocore", "docker"}
-    assert all(name.startswith(("airflow_stepops.clouds.docker.", "airflow_stepops.clouds.aws.")) for name in missing)
+    assert set(missing.values()) == {"botocore", "docker", "google.auth"}
+    extras = ("airflow_stepops.clouds.docker.", "airflow_stepops.clouds.aws.", "airflow_stepops.clouds.gcp.")
+    assert all(name.startswith(extras) for name in missing)
 
 
 def test_a_dag_with_a_task_step_parses_in_a_fresh_environment(run: Run) -> None:

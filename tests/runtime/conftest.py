@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import blake3
 import cloudpickle
 import obstore
 import pytest
@@ -29,7 +30,7 @@ ATTEMPT = Attempt("churn", "manual__1", "train", -1, 1)
 
 
 def copy_runtime(target: Path) -> None:
-    """Copy what the runtime layer holds: our own files, obstore and cloudpickle."""
+    """Copy what the runtime layer holds: our own files, and its wheels."""
     package = Path(airflow_stepops.__file__).parent
     ours = target / "airflow_stepops"
     for name in ("artifacts", "runtime"):
@@ -37,7 +38,7 @@ def copy_runtime(target: Path) -> None:
     for name in ("__init__.py", "errors.py", "options.py"):
         shutil.copy(package / name, ours / name)
     shutil.copy(package / "runtime" / "steps.py", ours / "dag.py")
-    for library in (obstore, cloudpickle):
+    for library in (blake3, cloudpickle, obstore):
         folder = Path(library.__file__).parent
         shutil.copytree(folder, target / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
 

@@ -189,7 +189,7 @@ def test_whatever_files_there_are_they_come_back(
     ],
 )
 def test_a_manifest_that_leads_elsewhere_is_refused(name: str, object: str, said: str) -> None:
-    document = {"version": 1, "files": {name: {"object": object, "sha256": "a" * 64, "size": 1}}}
+    document = {"version": 1, "files": {name: {"object": object, "blake3": "a" * 64, "size": 1}}}
     with pytest.raises(SpecError, match=said):
         read_manifest(json.dumps(document).encode(), "s3://bucket/manifest.json")
 

@@ -119,7 +119,7 @@ def test_an_input_is_known_by_its_content_and_not_by_its_place(reference: Artifa
         ).digest()
 
     assert digest(dataclasses.replace(reference, uri=place)) == digest(reference)
-    assert digest(dataclasses.replace(reference, sha256=f"{reference.sha256}0")) != digest(reference)
+    assert digest(dataclasses.replace(reference, blake3=f"{reference.blake3}0")) != digest(reference)
 
 
 @given(arguments, arguments)
@@ -129,7 +129,7 @@ def test_other_arguments_make_another_digest(one: Any, other: Any) -> None:
 
     def content(value: Any) -> Any:
         if isinstance(value, ArtifactReference):
-            return (ArtifactReference, value.sha256)
+            return (ArtifactReference, value.blake3)
         if isinstance(value, dict):
             return {key: content(item) for key, item in value.items()}
         return (type(value), [content(item) for item in value]) if isinstance(value, (list, tuple)) else shape(value)

@@ -86,4 +86,4 @@ def test_the_outputs_are_those_of_the_local_stack_bit_for_bit(on_azure: Finished
     assert scores == locally.xcom("evaluate")["scores"]
     assert 0.55 < scores["auc"] < 0.8
     probabilities = [run.xcom("evaluate")["probabilities"] for run in (on_azure, locally)]
-    assert probabilities[0].sha256 == probabilities[1].sha256
+    assert probabilities[0].blake3 == probabilities[1].blake3

@@ -126,7 +126,7 @@ def test_the_log_of_the_job_and_its_progress_are_in_the_task_s_log(
 def test_the_outputs_are_those_of_the_local_stack(finished: dict[str, dict[str, Any]]) -> None:
     there, here = finished["azure_late_arrivals"], finished["local_late_arrivals"]
     assert there["scores"] == here["scores"]
-    assert there["probabilities"]["__data__"]["sha256"] == here["probabilities"]["__data__"]["sha256"]
+    assert there["probabilities"]["__data__"]["blake3"] == here["probabilities"]["__data__"]["blake3"]
 
 
 def test_a_task_that_a_person_fails_stops_its_job(

@@ -60,7 +60,7 @@ def gone(home: Path, request: JobRequest) -> bool:
 def test_a_job_sees_its_layers_and_nothing_of_this_machine(local: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(pytest.__file__).parents[1]))
     service = local.connect()
-    ours = ["airflow_stepops", "obstore", "cloudpickle"]
+    ours = ["airflow_stepops", "blake3", "cloudpickle", "obstore"]
     request = local.request("found", ["pytest", "pydantic", "httpx", "sqlalchemy", "pip", "yaml", *ours])
     service.submit(request)
     assert ended(service, request.name).state is JobState.SUCCEEDED
