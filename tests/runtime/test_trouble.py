@@ -61,6 +61,12 @@ STEPS = """\
         value.append(value)
         return value
 
+    def shared():
+        value = ["part"]
+        for _ in range(60):
+            value = [value, value]
+        return value
+
     def nested():
         value = []
         for _ in range(100_000):
@@ -266,6 +272,16 @@ def test_a_value_that_holds_itself_comes_back_so(image: StepImage) -> None:
     value = load(run.result.outputs["return_value"], image.store)
     assert value[0] == 1
     assert value[1] is value
+
+
+def test_a_value_whose_parts_are_used_again_and_again_comes_back_so(image: StepImage) -> None:
+    run = image.run("shared")
+    assert run.result is not None
+    value = load(run.result.outputs["return_value"], image.store)
+    for _ in range(60):
+        assert value[0] is value[1]
+        value = value[0]
+    assert value == ["part"]
 
 
 @pytest.mark.parametrize("step", ["nested", "recurses"])
