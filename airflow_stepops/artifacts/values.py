@@ -135,8 +135,13 @@ def _disk_errors(reference: ArtifactReference) -> Iterator[None]:
 
 
 def _check(reference: ArtifactReference, digest: FileHash | None) -> None:
-    if digest is not None:
-        _compare(reference, digest.digest())
+    if digest is None:
+        return
+    try:
+        found = digest.digest()
+    except OSError as error:
+        raise ArtifactError(f"{reference.uri} could not be read: {error.strerror or error}") from error
+    _compare(reference, found)
 
 
 def _compare(reference: ArtifactReference, found: str) -> None:

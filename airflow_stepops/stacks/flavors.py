@@ -86,7 +86,8 @@ def component_from_document(kind: type[C], document: Mapping[str, Any]) -> C:
     """
     section = next(section for section, base in KINDS.items() if base is kind)
     values = dict(document)
-    built = component(section, str(values.pop("name", "")), values, f"component {document.get('name')!r}")
+    name = str(values.pop("name", ""))
+    built = component(section, name, values, f"component {name!r}")
     assert isinstance(built, kind)
     return built
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from airflow_stepops.artifacts import ArtifactReference
 from airflow_stepops.artifacts import values as artifacts
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.errors import ArtifactNotFoundError, IntegrityError, SpecError
+from airflow_stepops.errors import ArtifactError, ArtifactNotFoundError, IntegrityError, SpecError
 
 KINDS: dict[str, Any] = {
     "json": {"a": [1, 2.5, None]},
@@ -134,6 +134,17 @@ def test_an_object_that_is_gone_is_said(store: ArtifactStore) -> None:
     reference = save([1], store)
     store.delete(reference.uri)
     with pytest.raises(ArtifactNotFoundError, match=f"there is nothing at {reference.uri}"):
+        artifacts.load(reference, store)
+
+
+def test_an_object_on_a_disk_that_fails_is_named(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path.as_uri())
+    reference = save([1], store)
+    path = store.local_path(reference.uri)
+    assert path is not None
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(ArtifactError, match=f"{reference.uri} could not be read: Input/output error"):
         artifacts.load(reference, store)
 
 
