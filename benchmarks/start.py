@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -17,15 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import blake3
-import cloudpickle
-import obstore
-
 from airflow_stepops.artifacts.store import ArtifactStore
-from airflow_stepops.images.contents import runtime_files
-from airflow_stepops.images.plan import RUNTIME
-from airflow_stepops.images.plan import folder as place
 from airflow_stepops.runtime.spec import SPEC_VARIABLE, Attempt, JobSpec, StepSource
+from tests.runtime.conftest import copy_runtime
 
 ROUNDS = 25
 MOST_MS = 150.0
@@ -65,16 +58,10 @@ def main() -> None:
 
 def _lay_out(folder: Path) -> dict[str, str]:
     """Write the code and the runtime as an image has them, and return the job's environment."""
-    for entry in runtime_files():
-        path = folder / entry.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(entry.source if isinstance(entry.source, bytes) else entry.source.read_bytes())
-    code, runtime = folder / "code", folder / place(RUNTIME)
+    code, runtime = folder / "code", folder / "runtime"
+    copy_runtime(runtime)
     code.mkdir()
     (code / "steps.py").write_text(_STEP)
-    for library in (blake3, cloudpickle, obstore):
-        installed = Path(library.__file__).parent
-        shutil.copytree(installed, runtime / installed.name)
     return {"PATH": os.defpath, "PYTHONPATH": f"{code}:{runtime}", "LANG": "C.UTF-8"}
 
 
