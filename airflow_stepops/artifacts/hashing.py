@@ -125,15 +125,20 @@ class FileHash:
 
     def _run(self) -> None:
         try:
-            self._digest = _hash(self._descriptor)
+            self._digest, _ = hash_file(self._descriptor)
         except OSError as error:
             self._error = error
 
 
-def _hash(descriptor: int) -> str:
+def hash_file(descriptor: int) -> tuple[str, int]:
+    """Return the hex digest of a file of the operating system, and its size in bytes.
+
+    :param descriptor: an open one; its position does not matter and does not change.
+    :raises OSError: if the file cannot be read.
+    """
     found = blake3()
     offset = 0
     while block := os.pread(descriptor, _READ_BYTES, offset):
         found.update(block)
         offset += len(block)
-    return found.hexdigest()
+    return found.hexdigest(), offset

@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 
 from blake3 import blake3
 
+from airflow_stepops.artifacts.hashing import hash_file
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import ArtifactError, IntegrityError, SpecError, StepopsError
 from airflow_stepops.runtime.cluster import cluster
@@ -191,7 +192,8 @@ class Checkpoints:
     def _put(self, path: Path) -> SavedFile | None:
         """Copy a file; ``None`` when it changes meanwhile or is gone."""
         try:
-            digest, size = _digest(path)
+            with path.open("rb") as file:
+                digest, size = hash_file(file.fileno())
             known = next((known for known in self._files.values() if known.blake3 == digest), None)
             if known is not None:
                 return known
@@ -280,15 +282,6 @@ def read_manifest(data: bytes, uri: str) -> dict[str, SavedFile]:
             raise SpecError(f"{what}: {name!r}: {saved.object!r} is no object of a checkpoint.")
         found[name] = saved
     return found
-
-
-def _digest(path: Path) -> tuple[str, int]:
-    """Return the blake3 and the size of a file."""
-    digest = blake3()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-        return digest.hexdigest(), file.tell()
 
 
 def _files_in(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
