@@ -78,7 +78,7 @@ class _Job:
 
     def run(self, function: str, argument: object) -> tuple[JobResult, float, int]:
         """Run one and return what it left, its seconds, and the peak of its memory in bytes."""
-        attempt = Attempt("bench", "run", function, -1, 1)
+        attempt = Attempt("bench", "run", function, -1, 1, "instance", "ti-1")
         directory = f"{self._store.root}/runs/bench/run/{function}/-1/attempt-1"
         args, _ = encode_inputs((argument,), {}, self._store, directory)
         spec = JobSpec(attempt, StepSource("steps.py", "steps", function, ""), self._store.root, directory, args)

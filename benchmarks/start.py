@@ -69,7 +69,9 @@ def _spec(folder: Path, number: int) -> str:
     source = StepSource("steps.py", "steps", "train", hashlib.sha256(_STEP.encode()).hexdigest())
     store = ArtifactStore((folder / "store").as_uri())
     directory = f"{store.root}/runs/bench/run/train/attempt-{number}"
-    spec = JobSpec(Attempt("bench", "run", "train", -1, number), source, store.root, directory)
+    spec = JobSpec(
+        Attempt("bench", "run", "train", -1, number, "instance", f"ti-{number}"), source, store.root, directory
+    )
     store.put(spec.uri, spec.to_json())
     return spec.uri
 

@@ -43,8 +43,9 @@ def list_(running: bool, dag_id: str | None, limit: int, stack: str | None, as_j
     runs = client().runs(dag_id, limit, stack)
     warn(runs)
     # An attempt that went on with a job comes after the one that launched it, in whose place it is shown.
-    steps = {attempt.job_name: attempt for run in runs for step in run.steps for attempt in step.attempts}
-    live = LiveJobs()
+    found_steps = (step for run in runs for step in (*run.namesakes, *run.steps))
+    steps = {attempt.job_name: attempt for step in found_steps for attempt in step.attempts}
+    live = LiveJobs(client().stack(stack))
     with ThreadPoolExecutor(_AT_ONCE, "stepops-jobs") as threads:
         found = list(threads.map(lambda step: _look(live, step), [step for name, step in steps.items() if name]))
     for job in found:
@@ -75,7 +76,7 @@ def list_(running: bool, dag_id: str | None, limit: int, stack: str | None, as_j
 
 def _look(live: LiveJobs, step: StepRun) -> _Job:
     """Return a job with its state now."""
-    if step.ended or step.entry is None:
+    if step.entry is None or step.entry.has_ended:
         return _Job(step, step.state)
     try:
         status = live.status(step.entry)

@@ -41,7 +41,7 @@ def logs(
         raise RunNotFoundError(
             f"attempt {step.try_number} of step {step.label!r} ended before it had a job: {step.entry.end_reason}"
         )
-    live = LiveJobs()
+    live = LiveJobs(client().stack(stack))
     job_id = step.job_id
     if not job_id:
         status = live.status(step.entry)

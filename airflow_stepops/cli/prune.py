@@ -18,8 +18,8 @@ from airflow_stepops.errors import JobError
 from airflow_stepops.options import duration_seconds
 
 if TYPE_CHECKING:
-    from airflow_stepops.artifacts.store import ArtifactStore
     from airflow_stepops.jobs.runs import StepRun
+    from airflow_stepops.stacks.models import Stack
 
 #: Outputs are saved within hours, even large ones, and a result follows at once.
 _DAY = 24 * 3600
@@ -39,10 +39,11 @@ def prune(older_than: str, stack: str | None, orphans: bool, yes: bool, as_json:
     if seconds < _DAY:
         raise click.BadParameter(f"{older_than!r}: give at least 1d.", param_hint="--older-than")
     now = time.time()
-    store = place.to_read().stack(stack).artifact_store.open()
+    chosen = place.to_read().stack(stack)
+    store = chosen.artifact_store.open()
     waste = find_waste(store, runs_before=now - seconds, orphans_before=now - _DAY)
     unused = list(_unused(now - seconds))
-    jobs = _orphans(store, now) if orphans else []
+    jobs = _orphans(chosen, now) if orphans else []
     rows: list[dict[str, Any]] = [
         *({"what": "orphaned job", "place": f"{job.step_operator}: {job.job_name}"} for job in jobs),
         *(
@@ -53,7 +54,7 @@ def prune(older_than: str, stack: str | None, orphans: bool, yes: bool, as_json:
         *({"what": what, "place": str(path), "written": path.stat().st_mtime} for what, path in unused),
     ]
     if yes:
-        _stop(store, jobs)
+        _stop(chosen, jobs)
         delete(store, [uri for run in waste.runs for uri in run.objects])
         delete(store, waste.orphans)
         for _, path in unused:
@@ -68,35 +69,40 @@ def prune(older_than: str, stack: str | None, orphans: bool, yes: bool, as_json:
     click.echo(("Deleted." if yes else "Nothing is deleted without --yes.") if rows else "There is nothing to delete.")
 
 
-def _orphans(store: ArtifactStore, now: float) -> list[StepRun]:
+def _orphans(stack: Stack, now: float) -> list[StepRun]:
     """Return the jobs that nobody waits for, as Airflow's database has it."""
     from airflow_stepops.jobs.orphans import find_orphans
 
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    return find_orphans(store, _state_in_database, now)
+    return find_orphans(stack, _is_over_in_database, now)
 
 
-def _state_in_database(step: StepRun) -> str | None:
+def _is_over_in_database(step: StepRun) -> bool:
     from uuid import UUID
 
     from airflow.models.dag_version import DagVersion
     from airflow.models.taskinstance import TaskInstance
+    from airflow.models.taskinstancehistory import TaskInstanceHistory
     from airflow.utils.session import create_session
 
-    key = {name: getattr(step, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
+    from airflow_stepops.jobs.orphans import OVER
+
+    names = {name: getattr(step, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
+    ids = {attempt.attempt.ti_id for attempt in step.attempts}
     with create_session() as session:
-        found = session.query(TaskInstance.state).filter_by(**key).one_or_none()
-        if found is not None:
-            return None if found[0] is None else str(found[0])
+        now = session.query(TaskInstance.id, TaskInstance.state).filter_by(**names).one_or_none()
+        before = session.query(TaskInstanceHistory.task_instance_id).filter_by(**names).all()
+        if now is not None and ids & {str(now.id), *(str(row.task_instance_id) for row in before)}:
+            return str(now.state) in OVER
         # No two databases have the same id: the job is of this Airflow, and its run was deleted.
-        ours = step.entry and step.entry.dag_version and session.get(DagVersion, UUID(step.entry.dag_version))
-    return "removed" if ours else None
+        version = step.entry.dag_version if step.entry else ""
+        return bool(version) and session.get(DagVersion, UUID(version)) is not None
 
 
-def _stop(store: ArtifactStore, jobs: list[StepRun]) -> None:
+def _stop(stack: Stack, jobs: list[StepRun]) -> None:
     from airflow_stepops.jobs.orphans import stop_orphans
 
-    for stopped in stop_orphans(store, jobs):
+    for stopped in stop_orphans(stack, jobs):
         if stopped.failed:
             raise JobError(f"job {stopped.step.job_name} {stopped.said}")
 

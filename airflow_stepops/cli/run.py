@@ -142,7 +142,7 @@ def _stop_jobs(dag_id: str) -> Iterator[str]:
     for run_id in {instance.run_id for instance in _task_instances()}:
         with suppress(RunNotFoundError):  # no step has begun
             run = client.get_run(dag_id, run_id)
-            for job in cancel_jobs(client.active_stack.artifact_store.open(), run.steps):
+            for job in cancel_jobs(client.active_stack, run.steps):
                 yield f"{job.step.label}: job {job.step.job_name} {job.said}"
 
 

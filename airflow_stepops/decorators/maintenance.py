@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, dag, task
+
+from airflow_stepops.links.job import JOB_KEY
+
+if TYPE_CHECKING:
+    from airflow_stepops.jobs.runs import StepRun
 
 
 def maintenance(
@@ -27,11 +32,10 @@ def maintenance(
         """Stop the jobs, and return what became of each."""
         from airflow_stepops.jobs import orphans
         from airflow_stepops.stacks.file import load
-        from airflow_stepops.triggers.job import task_state
 
-        store = load().stack(stack).artifact_store.open()
-        found = orphans.find_orphans(store, task_state, time.time())
-        said = [(f"{one.step.job_name} {one.said}", one.failed) for one in orphans.stop_orphans(store, found)]
+        of = load().stack(stack)
+        found = orphans.find_orphans(of, _is_over, time.time())
+        said = [(f"{one.step.job_name} {one.said}", one.failed) for one in orphans.stop_orphans(of, found)]
         for line, _ in said:
             logging.getLogger(__name__).info("[stepops] job %s", line)
         if any(failed for _, failed in said):
@@ -45,3 +49,18 @@ def maintenance(
         stop_orphans(stack)
 
     return stepops_maintenance()
+
+
+def _is_over(step: StepRun) -> bool:
+    """Whether the step's task instance has ended in this Airflow, which is known by what the task has said in XCom."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    from airflow_stepops.jobs.orphans import OVER
+    from airflow_stepops.triggers.job import task_state
+
+    if task_state(step) not in OVER:
+        return False
+    facts = XCom.get_one(
+        key=JOB_KEY, dag_id=step.dag_id, task_id=step.task_id, run_id=step.run_id, map_index=step.map_index
+    )
+    return isinstance(facts, dict) and facts.get("instance") == step.attempt.instance

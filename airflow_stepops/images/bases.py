@@ -45,6 +45,11 @@ class Base(ABC):
     #: What stands for the base in the plan of an image; ``None`` for no base.
     identity: str | None
 
+    @property
+    def asked(self) -> str | None:
+        """What was asked for: the tag, where the identity is the digest that the tag has now."""
+        return self.identity
+
     @abstractmethod
     def load(self) -> BaseImage:
         """Fetch or build it."""
@@ -84,11 +89,17 @@ class RegistryBase(Base):
 
     def __init__(self, reference: str, platform: str, target: ImageRepository, cache: ImageCache) -> None:
         name = ImageName.parse(reference)
+        self._name = name
         self._platform = platform
         self._cache = cache
         self._repository = _opened(name, target)
         self._digest = name.digest or self._looked_up(name)
         self.identity: str = f"{name.repository}@{self._digest}"
+
+    @property
+    def asked(self) -> str:
+        """The reference as a person wrote it."""
+        return str(self._name)
 
     @property
     def requests(self) -> int:

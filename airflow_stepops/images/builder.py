@@ -6,13 +6,13 @@ import platform
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from airflow_stepops.errors import BuildEngineError, ImageError
 from airflow_stepops.images import manifests
 from airflow_stepops.images.bases import Base, BaseImage, NoBase, RegistryBase
-from airflow_stepops.images.cache import ImageCache
+from airflow_stepops.images.cache import ImageCache, key_of
 from airflow_stepops.images.contents import code_layer, requirements_layer, runtime_digest, runtime_layer
 from airflow_stepops.images.context import Context, read_context
 from airflow_stepops.images.docker import EngineBase
@@ -38,6 +38,7 @@ class BuiltImage:
     :param reference: what a step operator is given.
     :param digest: of its manifest; ``""`` for a finished image that is not pinned.
     :param tag: its name in the repository; ``""`` for a finished image.
+    :param recipe: stands for what was asked for, beside code: base, platform, Python and requirements.
     :param uploaded_bytes: sent now, with layers of the base unless an engine built it.
     :param requests: network requests that it took.
     :param reused: whether it was there already.
@@ -46,6 +47,7 @@ class BuiltImage:
     reference: str
     digest: str
     tag: str
+    recipe: str
     uploaded_bytes: int
     uploaded_blobs: int
     requests: int
@@ -122,7 +124,7 @@ class FinishedImage:
     def ensure(self) -> BuiltImage:
         """Return the image as it is."""
         pinned = self.uri.rpartition("@")[2]
-        return BuiltImage(self.uri, pinned if is_digest(pinned) else "", "", 0, 0, 0, True)
+        return BuiltImage(self.uri, pinned if is_digest(pinned) else "", "", self.uri, 0, 0, 0, True)
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ class PlannedImage:
             reference=self.repository.reference(digest),
             digest=digest,
             tag=self.plan.tag,
+            recipe=key_of(self.base.asked, asdict(self.plan.machine), self.plan.requirements),
             uploaded_bytes=sum(sent),
             uploaded_blobs=len(sent),
             requests=self.repository.requests - before + self.base.requests,

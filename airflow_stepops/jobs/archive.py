@@ -28,7 +28,7 @@ _FETCHES = 16
 
 #: Below ``runs/``.
 _DOCUMENT = re.compile(
-    r"(?P<run>[^/]+/[^/]+)/(?P<attempt>[^/]+/-?\d+/attempt-\d+)/(?P<name>spec\.json|job\.json|result\.json)"
+    r"(?P<run>[^/]+/[^/]+)/(?P<attempt>[^/]+/-?\d+/[^/]+/attempt-\d+)/(?P<name>spec\.json|job\.json|result\.json)"
 )
 
 #: A value of an attempt.
@@ -84,6 +84,23 @@ class RunArchive:
         """
         folders = self._folders(*() if dag_id is None else (dag_id,))
         return self._read([folder for folder in folders if folder.written_at >= written_since][:limit])
+
+    def unfinished(self, result_before: float) -> list[Run]:
+        """Return the runs with attempts whose jobs may still run, as far as these attempts go, however old they are.
+
+        :param result_before: Unix time; a job that left a result before it has ended since.
+        :raises ArtifactError: if the store cannot be listed.
+        """
+        folders = []
+        for folder in self._folders():
+            left = {
+                attempt: written
+                for attempt, written in folder.attempts.items()
+                if "job.json" in written and written.get("result.json", result_before) >= result_before
+            }
+            if left:
+                folders.append(_Folder(folder.uri, left))
+        return self._read(folders)
 
     def run(self, dag_id: str, run_id: str) -> Run:
         """Return a run.
@@ -147,19 +164,25 @@ class RunArchive:
             return error
 
     def _run(self, folder: _Folder, documents: _Documents) -> Run:
-        tries: dict[tuple[str, int], list[StepRun]] = defaultdict(list)
+        instances: dict[tuple[str, int, str], list[StepRun]] = defaultdict(list)
         for directory, written in folder.attempts.items():
             step = self._step(directory, min(written.values()), documents)
             if step is not None:
-                tries[step.task_id, step.map_index].append(step)
+                instances[step.task_id, step.map_index, step.attempt.instance].append(step)
         began: dict[str, datetime] = {}
-        for (task_id, _), attempts in tries.items():
+        last: dict[tuple[str, int], StepRun] = {}
+        namesakes = []
+        for attempts in sorted(instances.values(), key=lambda attempts: min(step.began_at for step in attempts)):
             attempts.sort(key=lambda step: step.try_number)
-            began[task_id] = min(attempts[0].began_at, began.get(task_id, attempts[0].began_at))
-        last = [dataclasses.replace(attempts[-1], earlier=tuple(attempts[:-1])) for attempts in tries.values()]
-        last.sort(key=lambda step: (began[step.task_id], step.task_id, step.map_index))
-        dag_id, run_id = (last[0].dag_id, last[0].run_id) if last else folder.uri.split("/")[-2:]
-        return Run(dag_id, run_id, _time(folder.began_at), tuple(last), tuple(documents.problems))
+            step = dataclasses.replace(attempts[-1], earlier=tuple(attempts[:-1]))
+            before = last.pop((step.task_id, step.map_index), None)
+            namesakes += [before] if before is not None else []
+            last[step.task_id, step.map_index] = step
+            began[step.task_id] = min(attempts[0].began_at, began.get(step.task_id, attempts[0].began_at))
+        steps = sorted(last.values(), key=lambda step: (began[step.task_id], step.task_id, step.map_index))
+        dag_id, run_id = (steps[0].dag_id, steps[0].run_id) if steps else folder.uri.split("/")[-2:]
+        problems = tuple(documents.problems)
+        return Run(dag_id, run_id, _time(folder.began_at), tuple(steps), problems, tuple(namesakes))
 
     def _step(self, directory: str, written_at: float, documents: _Documents) -> StepRun | None:
         entry = documents.read(f"{directory}/job.json", LedgerEntry.from_json)

@@ -26,7 +26,7 @@ def segment(text: str) -> str:
 
 def task_directory(root: str, attempt: Attempt) -> str:
     """Return the URI of the folder of a task instance, which holds its attempts and checkpoints."""
-    parts = (attempt.dag_id, attempt.run_id, attempt.task_id, str(attempt.map_index))
+    parts = (attempt.dag_id, attempt.run_id, attempt.task_id, str(attempt.map_index), attempt.instance)
     return "/".join((root, "runs", *(segment(part) for part in parts)))
 
 
@@ -38,7 +38,7 @@ def attempt_directory(root: str, attempt: Attempt) -> str:
 def job_name(root: str, attempt: Attempt) -> str:
     """Return the name of the attempt's job: a pure function of the attempt and of the artifact store's root.
 
-    The root keeps apart two Airflow installations that run DAGs of the same name in one account.
+    The attempt's ``ti_id`` is in it, so no two attempts of any Airflow share a name, which a service may never free.
 
     :returns: ``[a-z0-9]([a-z0-9-]*[a-z0-9])?``, at most 63 characters.
     """

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import EndKind, StepopsError
 from airflow_stepops.jobs.launch import end
-from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
+from airflow_stepops.jobs.ledger import CANCEL, Ledger
 from airflow_stepops.jobs.live import LiveJobs
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.runs import StepRun
+from airflow_stepops.stacks.models import Stack
 
 #: Jobs that are stopped at the same time: each may take the seconds that its step has to clean up.
 _AT_ONCE = 16
@@ -34,30 +35,27 @@ class Cancelled:
 
 
 def cancel_jobs(
-    store: ArtifactStore, steps: Sequence[StepRun], reason: str = "cancelled by 'stepops cancel'"
+    stack: Stack, steps: Sequence[StepRun], reason: str = "cancelled by 'stepops cancel'"
 ) -> Iterator[Cancelled]:
     """Stop the jobs of steps that have not ended, those of earlier attempts too; yield each when it is done with.
 
     The claim of the ledger decides, as it does for attempts that want to go on with a job: a job is never both adopted
     and stopped. Asking twice is fine.
 
+    :param stack: whose artifact store and step operators the steps have.
     :param steps: the last attempts.
     :param reason: for the ledger.
     """
-    jobs: dict[str, tuple[StepRun, LedgerEntry]] = {}
-    for step in steps:
-        for attempt in reversed(step.attempts):
-            # An attempt that went on with a job has the later word on it than the one that launched it.
-            if attempt.entry is not None and attempt.job_name and attempt.job_name not in jobs:
-                jobs[attempt.job_name] = attempt, attempt.entry
-    unfinished = [(step, entry) for step, entry in jobs.values() if not step.ended]
-    live = LiveJobs()
+    store, live = stack.artifact_store.open(), LiveJobs(stack)
+    attempts = [attempt for step in steps for attempt in step.open_jobs]
     with ThreadPoolExecutor(_AT_ONCE, "stepops-cancel") as threads:
-        for done in as_completed([threads.submit(_cancel, store, live, reason, *job) for job in unfinished]):
+        for done in as_completed([threads.submit(_cancel, store, live, reason, attempt) for attempt in attempts]):
             yield done.result()
 
 
-def _cancel(store: ArtifactStore, live: LiveJobs, reason: str, step: StepRun, entry: LedgerEntry) -> Cancelled:
+def _cancel(store: ArtifactStore, live: LiveJobs, reason: str, step: StepRun) -> Cancelled:
+    entry = step.entry
+    assert entry is not None
     try:
         status = patiently(live.status)(entry)
         if status is None:
@@ -65,8 +63,8 @@ def _cancel(store: ArtifactStore, live: LiveJobs, reason: str, step: StepRun, en
         if status.state.ended:
             return Cancelled(step, f"had ended already: {status.state.value}")
         ledger = Ledger(store, entry.attempt)
-        if not ledger.claim(CANCEL):
-            return Cancelled(step, "a later attempt goes on with it: cancel again to stop that", failed=True)
+        if ledger.claim_last(CANCEL) != CANCEL:  # only a forged claim ends a chain in another way
+            return Cancelled(step, "could not be stopped: its claim in the artifact store is not valid", failed=True)
         status = end(ledger, live.service(entry), status.id, Outcome(EndKind.CANCELLED, reason))
     except StepopsError as error:
         return Cancelled(step, f"could not be stopped: {error}", failed=True)

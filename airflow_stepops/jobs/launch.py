@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import queue
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any, Self
 
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import (
@@ -16,13 +18,19 @@ from airflow_stepops.errors import (
     JobNotFoundError,
     JobRefusedError,
     LaunchStoppedError,
+    SpecError,
+    StackError,
     StepopsError,
+    TransientServiceError,
 )
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus
+from airflow_stepops.jobs.results import read_result
+from airflow_stepops.runtime.result import SUCCEEDED
 from airflow_stepops.runtime.spec import JobSpec
+from airflow_stepops.stacks.components import StepOperatorComponent
 
 #: Seconds to wait for the end of an unwanted job before a new one may be launched.
 _STOP_WAIT = 300.0
@@ -38,32 +46,275 @@ class Launch:
     logs_url: str
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A job that is there.
+
+    :param component: document of the step operator that it was found with: a ledger's own may be forged.
+    """
+
+    service: JobService
+    status: JobStatus
+    component: dict[str, Any]
+
+
 class Launcher:
-    """Gets the one job of an attempt.
+    """Gets the one job of an attempt, in a ``with`` block that lasts until the attempt waits for the job.
 
     :param store: the artifact store, which holds the ledgers.
-    :param connect: makes the service of a step operator from its document.
+    :param component: the step operator that a new job is given to, with the settings of the step.
+    :param operator_of: returns the step operator that the document in a ledger names, see
+        :meth:`~airflow_stepops.stacks.models.Stack.operator_of`.
     :param report: called with lines for the task's log.
     """
 
     def __init__(
         self,
         store: ArtifactStore,
-        connect: Callable[[Mapping[str, Any]], JobService],
+        component: StepOperatorComponent,
+        operator_of: Callable[[Mapping[str, Any]], StepOperatorComponent],
         report: Callable[[str], None],
     ) -> None:
         self._store = store
-        self._connect = connect
+        self._component = component
+        self._operator_of = operator_of
         self._report = report
         self._wanted = True
         self._current: tuple[Ledger, JobService, str] | None = None
+        self._stops: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._stopper = threading.Thread(target=self._stop_when_asked, name="stepops-stop", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Be ready to stop what is launched."""
+        self._stopper.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop what was launched, if the block was interrupted, as by Airflow's timeout of a task."""
+        self._stops.put(False)
+        self._stopper.join()
+        if error is not None and not isinstance(error, Exception):
+            self._stop_current()
 
     def stop(self) -> None:
         """Stop the job that is being launched, if there is one, and launch none from now on.
 
-        For a signal's handler: the launch itself goes on until its present call is answered, and then stops the job
-        that the call has made.
+        For the handler of a signal, which may have interrupted whoever holds a lock: it takes no lock and makes no
+        call, and leaves that to a thread. The launch itself goes on until its present call is answered, and then stops
+        the job that the call has made.
         """
+        self._wanted = False
+        self._stops.put(True)  # never blocks, and may interrupt itself
+
+    def check_wanted(self) -> None:
+        """Check that the job has not been stopped meanwhile.
+
+        :raises LaunchStoppedError: if it has.
+        """
+        if not self._wanted:
+            raise LaunchStoppedError("The task was killed in the worker before it waited for its job: no job goes on.")
+
+    def launch(self, new: LedgerEntry, spec: JobSpec, request: JobRequest) -> Launch:
+        """Return the attempt's job: the one that this attempt or an earlier one launched, or a new one.
+
+        :param new: the entry to use where no attempt has left a job to go on with.
+        :raises JobRefusedError: when the service will not take the request.
+        :raises JobError: when the job of an earlier attempt may run and cannot be asked for.
+        :raises TransientServiceError: when the service could not be reached for minutes.
+        :raises SpecError: when the ledger of this or an earlier attempt is not valid.
+        :raises LaunchStoppedError: after :meth:`stop`.
+        """
+        ledger = Ledger(self._store, new.attempt)
+        entry, service, status = self._job(ledger, new, spec, request)
+        submitted_at = status.created_at or entry.submitted_at or time.time()
+        entry = dataclasses.replace(
+            entry,
+            job_id=status.id,
+            console_url=service.console_url(status.id),
+            state=status.state.value,
+            submitted_at=submitted_at,
+        )
+        ledger.record(entry)
+        self._check_ours(ledger, entry, service)
+        return Launch(entry, status, submitted_at, service.logs_url(status.id))
+
+    def _job(
+        self, ledger: Ledger, new: LedgerEntry, spec: JobSpec, request: JobRequest
+    ) -> tuple[LedgerEntry, JobService, JobStatus]:
+        """Find or submit the job."""
+        found = ledger.read()
+        if found is not None and found.has_no_job:
+            ledger.forget()
+            found = None
+        intended = found or self._from_earlier(ledger, new) or new
+        entry = ledger.open(intended)
+        there = self._job_of(entry, new)
+        if there is not None:
+            self._current = ledger, there.service, entry.job_name
+            self._report(f"goes on with job {entry.job_name} of attempt {entry.job_attempt.try_number}")
+            return dataclasses.replace(entry, component=there.component), there.service, there.status
+        service = self._component.connect()
+        self._current = ledger, service, entry.job_name
+        self._store.put(spec.uri, spec.to_json())
+        self.check_wanted()
+        try:
+            status = patiently(service.submit)(request)
+        except JobRefusedError as error:
+            # With wrong settings the service may never answer, so later attempts must not have to look for a job that
+            # there is not. Where an earlier run of this attempt may have launched one, they must.
+            if entry is intended and found is None:
+                ledger.record(entry.failed(error.kind, str(error)))
+            raise
+        return new, service, status
+
+    def _job_of(self, entry: LedgerEntry, new: LedgerEntry) -> _Found | None:
+        """Return the job that the entry of this attempt tells of; ``None`` when it has to be submitted.
+
+        A submit finds the job where it would make it, so an intention is looked for only where the step operator has
+        moved meanwhile.
+        """
+        if entry.job_id:
+            return self._known_job(entry)
+        if entry.component == new.component:
+            return None
+        return self._find_intended(entry)
+
+    def _check_ours(self, ledger: Ledger, entry: LedgerEntry, service: JobService) -> None:
+        """Check that the job is still to be waited for, now that the ledger tells of it.
+
+        :raises LaunchStoppedError: if the task was killed in this worker.
+        :raises JobRefusedError: if this worker was thought to be dead and a later attempt has begun, or if a person
+            has asked for the end of the job.
+        """
+        if not self._wanted and ledger.claim(CANCEL):
+            service.cancel(entry.job_id)
+        self.check_wanted()
+        claimant = ledger.claimant()
+        if claimant == CANCEL:
+            reason = f"nobody waits for job {entry.job_name} any more: it is stopped"
+            self._report(reason)
+            ledger.record(entry.ended(stop(service, entry.job_id), Outcome(EndKind.CANCELLED, reason)))
+            raise JobRefusedError(reason, EndKind.CANCELLED)
+        if claimant:
+            raise JobRefusedError(f"{claimant} has begun, and goes on with the job", EndKind.CANCELLED)
+
+    def _from_earlier(self, ledger: Ledger, new: LedgerEntry) -> LedgerEntry | None:
+        """Return an entry that adopts the job of an earlier attempt; stop every job that is not adopted.
+
+        A task that a person has cleared begins again.
+
+        :raises JobRefusedError: if a later attempt has begun.
+        """
+        adopted: LedgerEntry | None = None
+        decided: set[str] = set()
+        for entry in ledger.earlier():
+            # An attempt that went on with a job has the later word on it than the one that launched it.
+            if entry.job_name in decided:
+                continue
+            decided.add(entry.job_name)
+            if entry.has_ended and not _is_unheard(entry, new):
+                continue
+            there = self._job_of_earlier(entry)
+            if there is None:
+                continue
+            status = there.status
+            wanted = adopted is None and _is_same_work(entry, new) and self._is_usable(entry, status)
+            if wanted and self._claim(entry, new, new.claim):
+                adopted = dataclasses.replace(
+                    entry,
+                    attempt=new.attempt,
+                    component=there.component,
+                    job_id=status.id,
+                    dag_version=new.dag_version,
+                )
+            elif not status.state.ended and self._claim(entry, new, CANCEL):
+                self._report(
+                    f"stops job {entry.job_name} of attempt {entry.attempt.try_number}: it is not wanted any more"
+                )
+                outcome = Outcome(EndKind.CANCELLED, f"attempt {new.attempt.try_number} did not want it any more")
+                end(Ledger(self._store, entry.attempt), there.service, status.id, outcome)
+        return adopted
+
+    def _claim(self, entry: LedgerEntry, new: LedgerEntry, owner: str) -> bool:
+        """Claim the job of an earlier attempt; return ``False`` if somebody has asked for its end.
+
+        :raises JobRefusedError: if a later attempt has claimed it.
+        """
+        claimant = Ledger(self._store, entry.attempt).claim_last(owner, before=new.attempt.try_number)
+        if claimant not in (owner, CANCEL):
+            raise JobRefusedError(f"{claimant} has begun, and goes on with job {entry.job_name}", EndKind.CANCELLED)
+        return claimant == owner
+
+    def _job_of_earlier(self, entry: LedgerEntry) -> _Found | None:
+        """Return the job of an earlier attempt, ``None`` when it has none.
+
+        :raises JobError: if it has one that cannot be asked for.
+        """
+        if entry.job_id:
+            return self._known_job(entry)
+        there = self._find_intended(entry)
+        if there is None:
+            # Its worker may be about to submit it. From now on it stops what it submits, if that is not here yet.
+            Ledger(self._store, entry.attempt).claim(CANCEL)
+            there = self._find_intended(entry)
+        return there
+
+    def _known_job(self, entry: LedgerEntry) -> _Found:
+        """Return a job that was submitted.
+
+        :raises JobError: if it cannot be asked for.
+        """
+        try:
+            operator = self._operator_of(entry.component)
+            service = operator.connect()
+            status = patiently(look_up)(service, entry) or forgotten(entry)
+            return _Found(service, status, operator.document())
+        except (TransientServiceError, SpecError):
+            raise
+        except StepopsError as error:
+            number = entry.attempt.try_number
+            text = (
+                f"job {entry.job_name} of attempt {number} may still run and cannot be asked for: {error} Make that "
+                f"work again, or stop the job {entry.job_id!r} yourself and delete attempt-{number}/job.json of this "
+                f"task in the artifact store."
+            )
+            kind = error.kind if isinstance(error, JobRefusedError) else EndKind.INVALID_REQUEST
+            raise JobRefusedError(text, kind) from error
+
+    def _find_intended(self, entry: LedgerEntry) -> _Found | None:
+        """Look for a job that may never have been submitted, at the service that it was meant for.
+
+        Its settings may be what kept it from being submitted, so that they do not work need not be put right first.
+        """
+        try:
+            operator = self._operator_of(entry.component)
+        except StackError as error:
+            self._report(_not_looked_for(entry, error))
+            return None
+        try:
+            service = operator.connect()
+            status = patiently(service.find)(entry.job_name)
+        except StepopsError as error:
+            if isinstance(error, TransientServiceError) and operator.account_key() == self._component.account_key():
+                raise
+            self._report(_not_looked_for(entry, error))
+            return None
+        return None if status is None else _Found(service, status, operator.document())
+
+    def _is_usable(self, entry: LedgerEntry, status: JobStatus) -> bool:
+        """Whether there is something to go on with: a job that goes on, or one that has left a valid result."""
+        if status.state in (JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED):
+            return True
+        result, _ = read_result(self._store, entry.directory, entry.job_attempt)
+        return result is not None and result.status == SUCCEEDED
+
+    def _stop_when_asked(self) -> None:
+        if self._stops.get():
+            self._stop_current()
+
+    def _stop_current(self) -> None:
         self._wanted = False
         if self._current is None:
             return
@@ -76,140 +327,13 @@ class Launcher:
         except StepopsError as error:
             self._report(f"cannot stop job {name}: {error}")
 
-    def check_wanted(self) -> None:
-        """Check that the job has not been stopped meanwhile.
 
-        :raises LaunchStoppedError: if it has.
-        """
-        if not self._wanted:
-            raise LaunchStoppedError("The task was killed in the worker before it waited for its job: no job goes on.")
+def _not_looked_for(entry: LedgerEntry, why: StepopsError) -> str:
+    return f"job {entry.job_name} may never have been submitted, and is not looked for: {why}"
 
-    def launch(
-        self,
-        spec: JobSpec,
-        request: JobRequest,
-        component: dict[str, Any],
-        *,
-        last_try: int = 0,
-        dag_version: str = "",
-        uploaded_blobs: int = 0,
-        uploaded_bytes: int = 0,
-    ) -> Launch:
-        """Return the attempt's job: the one that this attempt or an earlier one launched, or a new one.
 
-        :param component: document of the step operator.
-        :param last_try: see :class:`~airflow_stepops.jobs.ledger.LedgerEntry`, as for ``dag_version``.
-        :param uploaded_blobs: how many blobs of the image were uploaded for it, for the ledger.
-        :raises JobRefusedError: when the service will not take the request.
-        :raises TransientServiceError: when the service could not be reached for minutes.
-        :raises SpecError: when the ledger of this or an earlier attempt is not valid.
-        :raises LaunchStoppedError: after :meth:`stop`.
-        """
-        entry = LedgerEntry(
-            spec.attempt,
-            spec.directory,
-            spec.attempt,
-            hashlib.sha256(f"{spec.digest()} {request.image}".encode()).hexdigest(),
-            component,
-            request.name,
-            last_try=last_try,
-            dag_version=dag_version,
-            image=request.image,
-            uploaded_blobs=uploaded_blobs,
-            uploaded_bytes=uploaded_bytes,
-        )
-        ledger = Ledger(self._store, spec.attempt)
-        entry, service, status = self._job(ledger, entry, spec, request)
-        submitted_at = status.created_at or entry.submitted_at or time.time()
-        entry = dataclasses.replace(
-            entry,
-            job_id=status.id,
-            console_url=service.console_url(status.id),
-            state=status.state.value,
-            submitted_at=submitted_at,
-        )
-        ledger.record(entry)
-        if not self._wanted and ledger.claim(CANCEL):
-            service.cancel(status.id)
-        self.check_wanted()
-        return Launch(entry, status, submitted_at, service.logs_url(status.id))
-
-    def _job(
-        self, ledger: Ledger, new: LedgerEntry, spec: JobSpec, request: JobRequest
-    ) -> tuple[LedgerEntry, JobService, JobStatus]:
-        """Find or submit the job.
-
-        :param new: the entry to use where no attempt has left one to go on with.
-        """
-        found = ledger.read()
-        if found is not None and found.has_no_job:
-            ledger.forget()
-            found = None
-        intended = found or self._from_earlier(ledger, new) or new
-        entry = ledger.open(intended)
-        service = self._connect(entry.component)
-        self._current = ledger, service, entry.job_name
-        if entry.job_id:
-            self._report(f"goes on with job {entry.job_name} of attempt {entry.job_attempt.try_number}")
-            return entry, service, describe(service, entry.job_id)
-        self._store.put(spec.uri, spec.to_json())
-        self.check_wanted()
-        try:
-            status = patiently(service.submit)(request)
-        except JobRefusedError as error:
-            # With wrong settings the service may never answer, so later attempts must not have to look for a job that
-            # there is not. Where an earlier run of this attempt may have launched one, they must.
-            if entry is intended:
-                ledger.record(entry.failed(error.kind, str(error)))
-            raise
-        if self._wanted and ledger.claimant() == CANCEL:
-            self._give_up(ledger, entry, service, status)
-        return entry, service, status
-
-    def _give_up(self, ledger: Ledger, entry: LedgerEntry, service: JobService, status: JobStatus) -> NoReturn:
-        """Stop what was submitted too late: this worker was thought to be dead, and the next attempt has begun."""
-        reason = f"a later attempt began before job {entry.job_name} was submitted: the job is stopped"
-        self._report(reason)
-        entry = dataclasses.replace(entry, job_id=status.id)
-        ledger.record(entry.ended(stop(service, status.id), Outcome(EndKind.CANCELLED, reason)))
-        raise JobRefusedError(reason, EndKind.CANCELLED)
-
-    def _from_earlier(self, ledger: Ledger, new: LedgerEntry) -> LedgerEntry | None:
-        """Return an entry that adopts the job of an earlier attempt; stop every job that is not adopted.
-
-        A task that a person has cleared begins anew.
-        """
-        number = new.attempt.try_number
-        adopted: LedgerEntry | None = None
-        decided: set[str] = set()
-        for earlier in ledger.earlier():
-            entry = earlier.read()
-            # An attempt that went on with a job has the later word on it than the one that launched it.
-            if entry is None or entry.job_name in decided:
-                continue
-            decided.add(entry.job_name)
-            if entry.state and JobState(entry.state).ended and not _is_unheard(entry, new):
-                continue
-            service = self._connect(entry.component)
-            status = patiently(service.find)(entry.job_name)
-            if status is None and not entry.job_id:
-                # Its worker may be about to submit it. From now on it stops what it submits, if that is not here yet.
-                earlier.claim(CANCEL)
-                status = patiently(service.find)(entry.job_name)
-            if status is None:
-                continue
-            usable = status.state in (JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED)
-            same = (entry.spec_digest, entry.last_try) == (new.spec_digest, new.last_try)
-            if adopted is None and usable and same and earlier.claim(f"attempt-{number}"):
-                adopted = dataclasses.replace(entry, attempt=new.attempt, job_id=status.id)
-            elif not status.state.ended:
-                earlier.claim(CANCEL)
-                self._report(
-                    f"stops job {entry.job_name} of attempt {entry.attempt.try_number}: it is not wanted any more"
-                )
-                outcome = Outcome(EndKind.CANCELLED, f"attempt {number} did not want it any more")
-                end(earlier, service, status.id, outcome)
-        return adopted
+def _is_same_work(entry: LedgerEntry, new: LedgerEntry) -> bool:
+    return (entry.work, entry.last_try) == (new.work, new.last_try)
 
 
 def _is_unheard(entry: LedgerEntry, new: LedgerEntry) -> bool:
@@ -218,6 +342,31 @@ def _is_unheard(entry: LedgerEntry, new: LedgerEntry) -> bool:
     A task that was cleared after its success runs again.
     """
     return not entry.end_kind and entry.last_try == new.last_try
+
+
+def forgotten(entry: LedgerEntry) -> JobStatus:
+    """Return the status of a job that was submitted and that its service does not know any more."""
+    return JobStatus(entry.job_id, JobState.FAILED, reason=f"the service does not know job {entry.job_name} any more")
+
+
+def look_up(service: JobService, entry: LedgerEntry) -> JobStatus | None:
+    """Return what a service says of the job in a ledger, ``None`` when it has no such job.
+
+    :raises SpecError: if the job with the ledger's id is another one: whoever may write into the store may have forged
+        the ledger.
+    """
+    if not entry.job_id:
+        return service.find(entry.job_name)
+    try:
+        status = service.describe(entry.job_id)
+    except JobNotFoundError:
+        return None
+    if (status.name or status.id) != entry.job_name:
+        raise SpecError(
+            f"ledger of {entry.attempt}: job_id={entry.job_id!r} is job {status.name or status.id!r}, not "
+            f"{entry.job_name!r}."
+        )
+    return status
 
 
 def stop(service: JobService, job_id: str) -> JobStatus:

@@ -5,14 +5,17 @@ Two documents in the attempt's folder, each created once by a put-if-absent:
 ``job.json``
     written *before* the create call with the intended name; updated with the service's id and the end.
 ``claim.json``
-    who decides about the job's end: ``cancel`` (a person asked for it) or ``attempt-<n>`` (a later attempt
-    goes on with the job). Whoever creates it first wins, so that a job is never both adopted and stopped.
+    who decides about the job's end: ``cancel`` (somebody asked for it) or ``attempt-<n> <ti_id>`` (a later attempt
+    goes on with the job). Whoever creates it first wins, so that a job is never both adopted and stopped. The claims of
+    several attempts are a chain: the last of them decides, also when it died before it wrote a ledger of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 import re
 import reprlib
 import time
@@ -22,12 +25,14 @@ from typing import Any
 
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import ArtifactExistsError, ArtifactNotFoundError, EndKind, SpecError
-from airflow_stepops.jobs.attempt import attempt_directory, task_directory
+from airflow_stepops.jobs.attempt import attempt_directory, job_name, task_directory
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.protocol import JobState, JobStatus
-from airflow_stepops.runtime.spec import SCHEMA_VERSION, Attempt, build, check_times, read_document
+from airflow_stepops.runtime.spec import SCHEMA_VERSION, Attempt, JobSpec, build, check_times, read_document
 
 CANCEL = "cancel"
+
+_SUCCESSOR = re.compile(r"attempt-(\d+) .*")
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class LedgerEntry:
     :param directory: URI of the folder in which the job leaves its result: the attempt's own, or that of the
         earlier attempt whose job was adopted.
     :param job_attempt: the attempt that the job was launched for.
-    :param spec_digest: :meth:`~airflow_stepops.runtime.spec.JobSpec.digest` of the work.
+    :param work: :func:`work_digest` of what the job does.
     :param component: the step operator's document (flavor and settings).
     :param job_name: the intended name.
     :param job_id: the service's id; ``""`` until the create call was answered.
@@ -57,7 +62,7 @@ class LedgerEntry:
     attempt: Attempt
     directory: str
     job_attempt: Attempt
-    spec_digest: str
+    work: str
     component: dict[str, Any]
     job_name: str
     job_id: str = ""
@@ -79,9 +84,32 @@ class LedgerEntry:
         return self.image.partition("@")[2]
 
     @property
+    def claim(self) -> str:
+        """The word in the claim of a job with which this attempt goes on."""
+        return f"attempt-{self.attempt.try_number} {self.attempt.ti_id}"
+
+    @property
     def has_no_job(self) -> bool:
         """Whether the attempt ended before it had a job: no image, or the service refused the request."""
         return bool(self.end_kind) and not self.job_id
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the end of the job is known."""
+        return bool(self.state) and JobState(self.state).ended
+
+    def check(self, root: str) -> None:
+        """Check that the entry tells of a job of its own task instance: a job may have written it.
+
+        :param root: of the artifact store.
+        :raises SpecError: naming the field, when it points to the folder or the job of anything else.
+        """
+        job = self.job_attempt
+        if dataclasses.replace(job, try_number=self.attempt.try_number, ti_id=self.attempt.ti_id) != self.attempt:
+            raise SpecError(f"ledger: job_attempt={job} is of another task instance than {self.attempt}.")
+        for field, expected in (("directory", attempt_directory(root, job)), ("job_name", job_name(root, job))):
+            if getattr(self, field) != expected:
+                raise SpecError(f"ledger: {field}={reprlib.repr(getattr(self, field))} must be {expected!r}.")
 
     def ended(self, status: JobStatus, outcome: Outcome) -> LedgerEntry:
         """Return the entry with the end of the job.
@@ -156,15 +184,11 @@ class Ledger:
     def read(self) -> LedgerEntry | None:
         """Return the entry, or ``None`` when the attempt launched nothing.
 
-        :raises SpecError: naming the URI, when the document is not valid or of another attempt.
+        :raises SpecError: naming the URI, when the document is not valid, of another attempt, or tells of the job of
+            another task instance.
         """
-        try:
-            entry = LedgerEntry.from_json(self._store.get(self._entry_uri))
-        except ArtifactNotFoundError:
-            return None
-        except SpecError as error:
-            raise SpecError(f"{self._entry_uri}: {error}") from error
-        if entry.attempt != self._attempt:
+        entry = _read(self._store, self._directory)
+        if entry is not None and entry.attempt != self._attempt:
             raise SpecError(f"{self._entry_uri}: ledger: is of {entry.attempt}, not of {self._attempt}.")
         return entry
 
@@ -173,46 +197,98 @@ class Ledger:
         self._store.delete(self._entry_uri)
 
     def claim(self, owner: str) -> bool:
-        """Claim the right to decide about the job's end.
+        """Claim the right to decide about the end of the job that this attempt waits for.
 
-        :param owner: :data:`CANCEL`, or ``attempt-<n>`` for an attempt that goes on with the job.
+        :param owner: :data:`CANCEL`, or :attr:`LedgerEntry.claim` of an attempt that goes on with the job.
         :returns: whether it is ours: nobody had claimed it, or the same owner had.
         """
-        try:
-            self._store.put_if_absent(self._claim_uri, owner.encode())
-        except ArtifactExistsError:
-            return self._store.get(self._claim_uri) == owner.encode()
-        return True
+        return self._claimed_by(self._directory, owner) == owner
+
+    def claim_last(self, owner: str, before: float = math.inf) -> str:
+        """Claim the job of this attempt from the last of those who went on with it, following their claims.
+
+        :param owner: see :meth:`claim`.
+        :param before: number of the attempt that asks, which follows no later attempt.
+        :returns: whose it is now: ``owner``, or who had claimed it.
+        """
+        number = self._attempt.try_number
+        while True:
+            claimant = self._claimed_by(self._directory_of(number), owner)
+            successor = _SUCCESSOR.fullmatch(claimant)
+            if claimant == owner or successor is None or not number < int(successor[1]) < before:
+                return claimant
+            number = int(successor[1])
 
     def claimant(self) -> str:
         """Return who has claimed the right to decide about the job's end, ``""`` when nobody has."""
         try:
-            return self._store.get(self._claim_uri).decode(errors="replace")
+            return self._store.get(f"{self._directory}/claim.json").decode(errors="replace")
         except ArtifactNotFoundError:
             return ""
 
-    def earlier(self) -> list[Ledger]:
-        """Return the ledgers of the earlier attempts of the same task instance, the latest first."""
-        pattern = re.compile(r"/attempt-(\d+)/job\.json$")
-        tries = {
-            int(match[1])
-            for uri in self._store.list(task_directory(self._store.root, self._attempt))
-            if (match := pattern.search(uri)) and int(match[1]) < self._attempt.try_number
-        }
-        return [
-            Ledger(self._store, dataclasses.replace(self._attempt, try_number=number))
-            for number in sorted(tries, reverse=True)
-        ]
+    def earlier(self) -> list[LedgerEntry]:
+        """Return the entries of the earlier attempts of the same task instance, the latest first.
+
+        An attempt without one may be about to write it, if its worker only seems to be dead. It is told by a claim to
+        give up what it launches.
+
+        :raises SpecError: see :meth:`read`.
+        """
+        there = set(self._store.list(task_directory(self._store.root, self._attempt)))
+        entries = []
+        for number in range(self._attempt.try_number - 1, 0, -1):
+            directory = self._directory_of(number)
+            if f"{directory}/job.json" not in there and f"{directory}/claim.json" not in there:
+                self._claimed_by(directory, CANCEL)
+            entry = _read(self._store, directory)
+            if entry is not None:
+                entries.append(entry)
+        return entries
 
     def earlier_ends(self, kind: EndKind) -> int:
         """Return how many earlier attempts of the same task instance ended in this way."""
-        entries = (ledger.read() for ledger in self.earlier())
-        return sum(entry is not None and entry.end_kind == kind.value for entry in entries)
+        return sum(entry.end_kind == kind.value for entry in self.earlier())
+
+    def _directory_of(self, try_number: int) -> str:
+        return attempt_directory(self._store.root, dataclasses.replace(self._attempt, try_number=try_number))
+
+    def _claimed_by(self, directory: str, owner: str) -> str:
+        """Claim the job of an attempt's folder, and return whose it is."""
+        uri = f"{directory}/claim.json"
+        try:
+            self._store.put_if_absent(uri, owner.encode())
+        except ArtifactExistsError:
+            return self._store.get(uri).decode(errors="replace")
+        return owner
 
     @property
     def _entry_uri(self) -> str:
         return f"{self._directory}/job.json"
 
-    @property
-    def _claim_uri(self) -> str:
-        return f"{self._directory}/claim.json"
+
+def work_digest(spec: JobSpec, recipe: str, resources: Mapping[str, Any]) -> str:
+    """Return the sha256 of what makes two attempts the same work, so that one may go on with the job of the other.
+
+    It is the step's function and inputs, the requirements and base of its image, and the resources that it asks for.
+    It is not the other code of the image, which changes with each deployment of any DAG, nor timeouts and settings of
+    the step operator.
+
+    :param recipe: :attr:`~airflow_stepops.images.builder.BuiltImage.recipe`.
+    :param resources: the JSON form of :class:`~airflow_stepops.options.Resources`.
+    """
+    parts = json.dumps([spec.digest(), recipe, resources], sort_keys=True)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _read(store: ArtifactStore, directory: str) -> LedgerEntry | None:
+    uri = f"{directory}/job.json"
+    try:
+        entry = LedgerEntry.from_json(store.get(uri))
+        if attempt_directory(store.root, entry.attempt) != directory:
+            raise SpecError(f"ledger: is of {entry.attempt}.")
+        entry.check(store.root)
+    except ArtifactNotFoundError:
+        return None
+    except SpecError as error:
+        raise SpecError(f"{uri}: {error}") from error
+    return entry

@@ -5,29 +5,34 @@ from __future__ import annotations
 import json
 import threading
 
-from airflow_stepops.errors import JobNotFoundError
+from airflow_stepops.jobs.launch import forgotten, look_up
 from airflow_stepops.jobs.ledger import LedgerEntry
-from airflow_stepops.jobs.protocol import JobService, JobState, JobStatus
-from airflow_stepops.stacks.components import StepOperatorComponent
-from airflow_stepops.stacks.flavors import component_from_document
+from airflow_stepops.jobs.protocol import JobService, JobStatus
+from airflow_stepops.stacks.models import Stack
 
 
 class LiveJobs:
-    """Asks services how jobs are, over one connection for each step operator. Several threads may use it."""
+    """Asks services how jobs are, over one connection for each step operator and place. Several threads may use it.
 
-    def __init__(self) -> None:
+    :param stack: whose step operators the jobs were given to.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
         self._services: dict[str, JobService] = {}
         self._connecting = threading.Lock()
 
     def service(self, entry: LedgerEntry) -> JobService:
         """Connect to the service that a job was given to.
 
-        :raises StackError: when this installation does not know the flavor.
+        :raises StackError: when the stack does not have the step operator any more.
+        :raises SpecError: when the entry tells of the job of somebody else.
         """
+        entry.check(self._stack.artifact_store.root())
         key = json.dumps(entry.component, sort_keys=True)
         with self._connecting:
             if key not in self._services:
-                self._services[key] = component_from_document(StepOperatorComponent, entry.component).connect()
+                self._services[key] = self._stack.operator_of(entry.component).connect()
             return self._services[key]
 
     def status(self, entry: LedgerEntry) -> JobStatus | None:
@@ -36,12 +41,8 @@ class LiveJobs:
         A job that the service no longer knows has ended without a result.
 
         :raises TransientServiceError: when the service cannot be reached.
-        :raises StackError: when this installation does not know the flavor.
+        :raises StackError: when the stack does not have the step operator any more.
+        :raises SpecError: when the entry tells of the job of somebody else.
         """
-        service = self.service(entry)
-        if not entry.job_id:
-            return service.find(entry.job_name)
-        try:
-            return service.describe(entry.job_id)
-        except JobNotFoundError as error:
-            return JobStatus(entry.job_id, JobState.FAILED, reason=str(error))
+        status = look_up(self.service(entry), entry)
+        return forgotten(entry) if status is None and entry.job_id else status

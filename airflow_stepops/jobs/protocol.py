@@ -73,6 +73,7 @@ class JobStatus:
     """What the service says of one job.
 
     :param id: the service's own id of the job (its name where the caller chooses it).
+    :param name: the name that we gave it, where that is not the id.
     :param detail: progress in the service's words, for people ("Downloading", "pulling image").
     :param kind: for a job that ended without success, why, as far as the service knows.
     :param reason: the service's own reason, as text.
@@ -91,6 +92,7 @@ class JobStatus:
     started_at: float | None = None
     ended_at: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True)

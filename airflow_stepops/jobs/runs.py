@@ -40,7 +40,7 @@ class StepRun:
     :param error: what the step raised, or the kind of end as ``type`` and its reason as ``message``.
     :param outputs: by name: small JSON values themselves, references for all else.
     :param references: by name: the reference of every output.
-    :param earlier: attempts before this one, the first one first.
+    :param earlier: attempts of the same task instance before this one, the first one first.
     :param entry: the ledger's entry of the job.
     :param store: holds the outputs.
     """
@@ -108,6 +108,16 @@ class StepRun:
         """All attempts, this one last."""
         return (*self.earlier, self)
 
+    @property
+    def open_jobs(self) -> tuple[StepRun, ...]:
+        """Attempts with jobs that may still run, as far as their ledgers know; one attempt for each job.
+
+        A job that has left its result may not have ended. An attempt that went on with a job has the later word on it
+        than the one that launched it.
+        """
+        last = {attempt.job_name: attempt for attempt in self.attempts if attempt.job_name}
+        return tuple(attempt for attempt in last.values() if attempt.entry and not attempt.entry.has_ended)
+
     def output(self, name: str = RETURN_VALUE) -> Any:
         """Return an output: a small JSON value itself, a reference for all else.
 
@@ -145,6 +155,8 @@ class Run:
     :param began_at: when the first document of the run was written.
     :param steps: the last attempt of each task instance, in the order in which their tasks began.
     :param problems: documents of the run that could not be read, each by its URI and why.
+    :param namesakes: last attempts of further task instances with names of this run: of a run that was deleted and made
+        again under its id, or of another Airflow that uses the same store.
     """
 
     dag_id: str
@@ -152,6 +164,7 @@ class Run:
     began_at: datetime
     steps: tuple[StepRun, ...]
     problems: tuple[str, ...] = ()
+    namesakes: tuple[StepRun, ...] = ()
 
     @property
     def state(self) -> str:

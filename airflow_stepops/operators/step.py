@@ -14,12 +14,13 @@ from airflow.sdk.bases.decorator import DecoratedOperator
 from airflow_stepops.errors import EndKind, JobFailedError, JobRefusedError, StepopsError
 from airflow_stepops.links.job import LINKS
 from airflow_stepops.operators.arguments import brought, check_json, from_context, plain
+from airflow_stepops.operators.attempt import attempt_of
 from airflow_stepops.operators.image import step_image
 from airflow_stepops.operators.record import facts_of, tell, told
 from airflow_stepops.operators.references import allow_references
 from airflow_stepops.operators.source import code_root, source_file, step_source
-from airflow_stepops.operators.versions import AirflowFailException, TaskDeferralTimeout
-from airflow_stepops.runtime.spec import Attempt, JobSpec
+from airflow_stepops.operators.versions import AirflowFailException, TaskDeferralError, TaskDeferralTimeout
+from airflow_stepops.runtime.spec import JobSpec
 from airflow_stepops.stacks.components import ArtifactStoreComponent, StepOperatorComponent
 from airflow_stepops.stacks.flavors import component_from_document
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from airflow_stepops.artifacts.store import ArtifactStore
     from airflow_stepops.images.builder import BuiltImage
     from airflow_stepops.jobs.launch import Launch, Launcher
-    from airflow_stepops.jobs.protocol import JobService, JobStatus
+    from airflow_stepops.jobs.ledger import LedgerEntry
+    from airflow_stepops.jobs.protocol import JobRequest, JobStatus
     from airflow_stepops.runtime.result import JobResult
     from airflow_stepops.stacks.models import Stack
 
@@ -104,12 +106,13 @@ class StepTask(DecoratedOperator):
         """
         from airflow_stepops.jobs.ledger import Ledger, LedgerEntry
         from airflow_stepops.jobs.outcome import explain, judge
+        from airflow_stepops.jobs.results import read_result
         from airflow_stepops.triggers.job import status_from_document
 
         entry = LedgerEntry.from_document(event["entry"])
         status = status_from_document(event["status"])
         store = component_from_document(ArtifactStoreComponent, event["artifact_store"]).open()
-        result, problem = _read_result(store, entry.directory, entry.job_attempt)
+        result, problem = read_result(store, entry.directory, entry.job_attempt)
         outcome = judge(status, result, problem)
         Ledger(store, entry.attempt).record(entry.ended(status, outcome))
         self._record_end(context, result, status)
@@ -121,11 +124,15 @@ class StepTask(DecoratedOperator):
         raise _failure(text, outcome.kind)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume; when the deferral itself timed out, stop the job first."""
+        """Resume; when the deferral itself timed out, or its trigger failed, stop the job first."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout:
-            return self.resume(context, self._stop_overdue(context))
+            reason = f"was there longer than {self._longest_deferral():.0f} s"
+            return self.resume(context, self._stopped(context, EndKind.TIMEOUT, reason))
+        except TaskDeferralError as error:
+            reason = f"the trigger that waited for the job failed in the triggerer: {error}"
+            return self.resume(context, self._stopped(context, EndKind.INFRASTRUCTURE, reason))
 
     def on_kill(self) -> None:
         """Stop a job that was launched but not yet waited for, when the task is killed in the worker."""
@@ -145,7 +152,7 @@ class StepTask(DecoratedOperator):
         from airflow_stepops.jobs.attempt import attempt_directory, task_directory
         from airflow_stepops.runtime.call import encode_inputs
 
-        attempt = _attempt(context)
+        attempt = attempt_of(context)
         directory = attempt_directory(store.root, attempt)
         args, kwargs = encode_inputs(
             [brought(plain(value), store, directory) for value in self.op_args],
@@ -186,41 +193,60 @@ class StepTask(DecoratedOperator):
         from airflow_stepops.jobs.launch import Launcher
         from airflow_stepops.jobs.ledger import Ledger
 
-        self._launcher = Launcher(store, _connect, self._report)
-        tell(context, where=component.flavor, step_operator=component.name)
-        arguments = {name: plain(value) for name, value in self._context_arguments(context).items()}
-        check_json(arguments, self.task_id)
-        spec = self._spec(context, store, arguments)
+        spec = self._job_spec(context, store)
+        tell(context, where=component.flavor, step_operator=component.name, instance=spec.attempt.instance)
         if component.fallbacks:
             component = component.fallen_back(Ledger(store, spec.attempt).earlier_ends(EndKind.CAPACITY))
+        with Launcher(store, component, stack.operator_of, self._report) as self._launcher:
+            built = self._image(context, stack, store, component, spec)
+            request = self._request(spec, stack, built)
+            try:
+                launch = self._launcher.launch(self._intention(context, component, request, spec, built), spec, request)
+            except JobRefusedError as error:
+                raise _failure(f"{component.flavor} job {request.name} was refused: {error}", error.kind) from error
+            self._tell_job(context, stack, launch, built)
+            self._launcher.check_wanted()
+        self._defer(stack, launch)
+
+    def _job_spec(self, context: Context, store: ArtifactStore) -> JobSpec:
+        arguments = {name: plain(value) for name, value in self._context_arguments(context).items()}
+        check_json(arguments, self.task_id)
+        return self._spec(context, store, arguments)
+
+    def _image(
+        self, context: Context, stack: Stack, store: ArtifactStore, component: StepOperatorComponent, spec: JobSpec
+    ) -> BuiltImage:
         try:
-            built = step_image(
+            return step_image(
                 self.python_callable, self.image, stack, component, self._code_root(context), self._report
             ).ensure()
         except StepopsError as error:
             _record_failure(store, spec, component, error)
             raise
-        request = self._request(spec, stack, built)
-        try:
-            launch = self._launcher.launch(
-                spec,
-                request,
-                component.document(),
-                last_try=context["ti"].max_tries + 1,
-                dag_version=str(getattr(context["ti"], "dag_version_id", "")),
-                uploaded_blobs=built.uploaded_blobs,
-                uploaded_bytes=built.uploaded_bytes,
-            )
-        except JobRefusedError as error:
-            raise _failure(f"{component.flavor} job {request.name} was refused: {error}", error.kind) from error
-        self._tell_job(context, stack, launch, built)
-        self._launcher.check_wanted()
-        self._defer(stack, launch)
+
+    def _intention(
+        self, context: Context, component: StepOperatorComponent, request: JobRequest, spec: JobSpec, built: BuiltImage
+    ) -> LedgerEntry:
+        from airflow_stepops.jobs.ledger import LedgerEntry, work_digest
+
+        return LedgerEntry(
+            spec.attempt,
+            spec.directory,
+            spec.attempt,
+            work_digest(spec, built.recipe, self.step_resources),
+            component.document(),
+            request.name,
+            last_try=context["ti"].max_tries + 1,
+            dag_version=str(getattr(context["ti"], "dag_version_id", "")),
+            image=built.reference,
+            uploaded_blobs=built.uploaded_blobs,
+            uploaded_bytes=built.uploaded_bytes,
+        )
 
     def _report(self, line: str) -> None:
         self.log.info("[stepops] %s", line)
 
-    def _request(self, spec: JobSpec, stack: Stack, built: BuiltImage) -> Any:
+    def _request(self, spec: JobSpec, stack: Stack, built: BuiltImage) -> JobRequest:
         from airflow_stepops.jobs.attempt import job_name
         from airflow_stepops.jobs.protocol import JobRequest
 
@@ -257,8 +283,10 @@ class StepTask(DecoratedOperator):
             logs_url=launch.logs_url,
             image_url=stack.container_registry.console_url(built.reference),
             artifacts_url=stack.artifact_store.console_url(entry.directory),
-            component=entry.component,
             submitted_at=launch.submitted_at,
+            instance=entry.attempt.instance,
+            entry=dataclasses.asdict(entry),
+            artifact_store=stack.artifact_store.document(),
         )
 
     def _defer(self, stack: Stack, launch: Launch) -> NoReturn:
@@ -292,26 +320,28 @@ class StepTask(DecoratedOperator):
         facts = facts_of(result) if result is not None else {"ended_at": status.ended_at}
         tell(context, **{**told(context), "job_metadata": dict(status.metadata), **facts})
 
-    def _stop_overdue(self, context: Context) -> dict[str, Any]:
-        """Stop the job because the deferral has lasted too long; return the event that its trigger would have sent."""
+    def _stopped(self, context: Context, kind: EndKind, reason: str) -> dict[str, Any]:
+        """Stop the job that the task has waited for; return the event that its trigger would have sent.
+
+        What is needed for that is in XCom, as Airflow keeps it: the stack may be another one by now.
+        """
         from airflow_stepops.jobs.launch import stop
-        from airflow_stepops.jobs.ledger import CANCEL, Ledger
+        from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
         from airflow_stepops.jobs.protocol import JobState
         from airflow_stepops.triggers.job import status_document
 
-        artifact_store = self._stack().artifact_store
-        ledger = Ledger(artifact_store.open(), _attempt(context))
-        entry = ledger.read()
-        assert entry is not None, "the ledger is written before the deferral"
-        self._report(f"waited longer than {self._longest_deferral():.0f} s: stops job {entry.job_name}")
-        ledger.claim(CANCEL)
-        status = stop(_connect(entry.component), entry.job_id)
+        facts = told(context)
+        entry = LedgerEntry.from_document(facts["entry"])
+        self._report(f"{reason}: stops job {entry.job_name}")
+        store = component_from_document(ArtifactStoreComponent, facts["artifact_store"]).open()
+        Ledger(store, entry.attempt).claim(CANCEL)
+        operator = component_from_document(StepOperatorComponent, entry.component)
+        status = stop(operator.connect(), entry.job_id)
         if status.state is not JobState.SUCCEEDED:
-            reason = f"was there longer than {self._longest_deferral():.0f} s"
-            status = dataclasses.replace(status, kind=EndKind.TIMEOUT, reason=reason)
+            status = dataclasses.replace(status, kind=kind, reason=reason)
         return {
-            "entry": dataclasses.asdict(entry),
-            "artifact_store": artifact_store.document(),
+            "entry": facts["entry"],
+            "artifact_store": facts["artifact_store"],
             "status": status_document(status),
             "log_tail": [],
         }
@@ -327,27 +357,13 @@ class StepTask(DecoratedOperator):
         return values if self.outputs is not None else next(iter(values.values()), None)
 
 
-def _read_result(store: ArtifactStore, directory: str, attempt: Attempt) -> tuple[JobResult | None, str]:
-    """Return the valid result of the attempt, or why there is none."""
-    from airflow_stepops.errors import ArtifactNotFoundError, SpecError
-    from airflow_stepops.runtime.result import JobResult
-
-    uri = f"{directory}/result.json"
-    try:
-        return JobResult.from_json(store.get(uri), attempt).within(store), ""
-    except ArtifactNotFoundError:
-        return None, f"there is no result at {uri}"
-    except SpecError as error:
-        return None, f"the result at {uri} is not valid: {error}"
-
-
 def _record_failure(store: ArtifactStore, spec: JobSpec, component: StepOperatorComponent, error: StepopsError) -> None:
     """Write into the ledger that the attempt has no image, and so no job."""
     from airflow_stepops.jobs.attempt import job_name
     from airflow_stepops.jobs.ledger import Ledger, LedgerEntry
 
     name = job_name(spec.root, spec.attempt)
-    entry = LedgerEntry(spec.attempt, spec.directory, spec.attempt, spec.digest(), component.document(), name)
+    entry = LedgerEntry(spec.attempt, spec.directory, spec.attempt, "", component.document(), name)
     Ledger(store, spec.attempt).open(entry.failed(EndKind.IMAGE, f"{type(error).__name__}: {error}"))
 
 
@@ -356,18 +372,3 @@ def _failure(text: str, kind: EndKind) -> Exception:
     from airflow_stepops.jobs.outcome import FINAL_KINDS
 
     return AirflowFailException(text) if kind in FINAL_KINDS else JobFailedError(text, kind)
-
-
-def _attempt(context: Context) -> Attempt:
-    ti = context["ti"]
-    return Attempt(
-        dag_id=ti.dag_id,
-        run_id=ti.run_id,
-        task_id=ti.task_id,
-        map_index=-1 if ti.map_index is None else ti.map_index,
-        try_number=ti.try_number,
-    )
-
-
-def _connect(document: Mapping[str, Any]) -> JobService:
-    return component_from_document(StepOperatorComponent, document).connect()

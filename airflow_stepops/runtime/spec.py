@@ -17,7 +17,7 @@ from airflow_stepops.errors import SpecError
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: The only variable a job needs: the URI of its spec.
 SPEC_VARIABLE = "STEPOPS_SPEC"
@@ -37,8 +37,14 @@ _ESCAPE = "$value"
 class Attempt:
     """One try of one task instance.
 
+    The names alone do not say which: a run may be deleted and made again under its id, and two Airflows may run the
+    same DAG on one artifact store.
+
     :param map_index: index of a mapped task, -1 when it is not mapped.
     :param try_number: counts from 1.
+    :param instance: identity of the task instance: the same for all its tries, and for no other task instance, whatever
+        its names.
+    :param ti_id: Airflow's id of the task instance for this try, which no other try has.
     """
 
     dag_id: str
@@ -46,6 +52,8 @@ class Attempt:
     task_id: str
     map_index: int
     try_number: int
+    instance: str
+    ti_id: str
 
 
 @dataclass(frozen=True)
@@ -107,13 +115,12 @@ class JobSpec:
         return json.dumps(document, sort_keys=True, allow_nan=True).encode()
 
     def digest(self) -> str:
-        """Return the sha256 of the work itself: equal for two tries of the same step with the same inputs."""
+        """Return the sha256 of what the step is called with: equal for two tries with the same function and inputs."""
         document = dataclasses.asdict(self)
-        document["attempt"].pop("try_number")
-        document.pop("directory")
-        document["args"] = [_without_places(value) for value in self.args]
-        document["kwargs"] = {name: _without_places(value) for name, value in self.kwargs.items()}
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        called = {name: document[name] for name in ("step", "outputs", "environment", "secrets")}
+        called["args"] = [_without_places(value) for value in self.args]
+        called["kwargs"] = {name: _without_places(value) for name, value in self.kwargs.items()}
+        return hashlib.sha256(json.dumps(called, sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def from_json(cls, data: bytes) -> JobSpec:

@@ -121,6 +121,9 @@ class ImageTarget:
 class StepOperatorComponent(Component):
     """What runs a step somewhere else."""
 
+    #: Settings that say where its jobs are, beside the connection.
+    place: ClassVar[frozenset[str]] = frozenset()
+
     fallbacks: list[dict[str, Any]] = Field(
         default_factory=list,
         description="settings to put over these, one after the other, for attempts after one that found no machine",
@@ -144,6 +147,16 @@ class StepOperatorComponent(Component):
         """
         over = capacity_ends % (len(self.fallbacks) + 1)
         return self.overridden({**self.fallbacks[over - 1], "fallbacks": []}) if over else self
+
+    def at_place_of(self, document: Mapping[str, Any]) -> Self:
+        """Return the step operator with the :attr:`place` of another document of it.
+
+        :raises StackError: if a setting of the document is not valid.
+        """
+        from airflow_stepops.stacks.flavors import component_from_document
+
+        noted = component_from_document(StepOperatorComponent, document)
+        return self.model_copy(update={name: getattr(noted, name) for name in self.place})
 
     @abstractmethod
     def target(self) -> ImageTarget:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_stepops import settings
 from airflow_stepops.errors import StackError
+from airflow_stepops.stacks.components import StepOperatorComponent
 from airflow_stepops.stacks.document import BUILT_IN, NOUNS, PARTS, check_name, named, read_document
 from airflow_stepops.stacks.flavors import KINDS, component
 from airflow_stepops.stacks.models import Stack
@@ -66,7 +67,12 @@ class StackFile:
         operators = parts.pop("step_operators")
         single: dict[str, Any] = {key: self.component(PARTS[key], part) for key, part in parts.items()}
         step_operators: Any = tuple(self.component("step_operators", operator) for operator in operators)
-        return Stack(name=name, step_operators=step_operators, **single)
+        return Stack(name=name, step_operators=step_operators, find_operator=self._operator, **single)
+
+    def _operator(self, name: str) -> StepOperatorComponent:
+        found = self.component("step_operators", name)
+        assert isinstance(found, StepOperatorComponent)
+        return found
 
     def stacks(self) -> list[Stack]:
         """Return every stack.

@@ -24,7 +24,7 @@ from airflow_stepops.runtime.spec import Attempt, JobSpec, StepSource
 from tests.cli.conftest import Stepops
 from tests.clouds.ground import build_image, wait_for
 
-OPERATOR = LocalStepOperator(name="here")
+OPERATOR = LocalStepOperator(name="local")
 STEPOPS = str(Path(sys.executable).with_name("stepops"))
 
 
@@ -52,7 +52,7 @@ class Jobs:
 
     def launch(self, run_id: str, step: str = "wait", *args: Any, map_index: int = -1) -> LedgerEntry:
         """Launch a step of ``tests/clouds/steps``."""
-        attempt = Attempt("waiting", run_id, step, map_index, 1)
+        attempt = Attempt("waiting", run_id, step, map_index, 1, "instance", "ti-1")
         source = StepSource("steps.py", "steps", step, "0" * 64)
         spec = JobSpec(attempt, source, self.store.root, attempt_directory(self.store.root, attempt), list(args))
         request = JobRequest(
@@ -64,7 +64,9 @@ class Jobs:
             repository=self.repository,
         )
         self.launched.append(request.name)
-        entry = Launcher(self.store, lambda _: self.service, print).launch(spec, request, OPERATOR.document()).entry
+        new = LedgerEntry(attempt, spec.directory, attempt, "0", OPERATOR.document(), request.name)
+        with Launcher(self.store, OPERATOR, lambda _: OPERATOR, print) as launcher:
+            entry = launcher.launch(new, spec, request).entry
         wait_for(lambda: self.service.logs(entry.job_id).lines, f"a line of {entry.job_id}")
         return entry
 
@@ -147,22 +149,23 @@ def test_one_instance_of_a_mapped_step_is_cancelled_and_then_all(jobs: Jobs, ste
     assert {jobs.state(entry) for entry in entries} == {JobState.STOPPED}
 
 
-def test_a_job_that_a_later_attempt_has_claimed_is_left_to_it(jobs: Jobs, stepops: Stepops) -> None:
-    entry = jobs.launch("claimed")
-    assert Ledger(jobs.store, entry.attempt).claim("attempt-2")
-    said = stepops("cancel", "waiting", "claimed")
-    assert said.code == 1
-    assert said.out == (f"wait: job {entry.job_name}: a later attempt goes on with it: cancel again to stop that\n")
-    assert jobs.state(entry) is JobState.RUNNING
-    # The later attempt writes its ledger, and is what the next command sees.
-    later = dataclasses.replace(entry.attempt, try_number=2)
-    Ledger(jobs.store, later).record(dataclasses.replace(entry, attempt=later))
-    assert stepops("cancel", "waiting", "claimed").code == 0
+@pytest.mark.parametrize("has_entry", [True, False])
+def test_a_job_that_a_later_attempt_has_claimed_is_taken_from_that(
+    jobs: Jobs, stepops: Stepops, has_entry: bool
+) -> None:
+    entry = jobs.launch(f"claimed-{has_entry}")
+    later = dataclasses.replace(entry.attempt, try_number=2, ti_id="ti-2")
+    taken = dataclasses.replace(entry, attempt=later)
+    assert Ledger(jobs.store, entry.attempt).claim(taken.claim)
+    if has_entry:  # else the attempt has claimed the job, and not yet written so
+        Ledger(jobs.store, later).record(taken)
+    assert stepops("cancel", "waiting", f"claimed-{has_entry}").code == 0
     assert jobs.state(entry) is JobState.STOPPED
+    assert Ledger(jobs.store, later).claimant() == CANCEL
 
 
 def test_a_job_that_is_about_to_be_submitted_cannot_be_stopped_yet(jobs: Jobs, stepops: Stepops) -> None:
-    attempt = Attempt("waiting", "intended", "wait", -1, 1)
+    attempt = Attempt("waiting", "intended", "wait", -1, 1, "instance", "ti-1")
     directory = attempt_directory(jobs.store.root, attempt)
     name = job_name(jobs.store.root, attempt)
     Ledger(jobs.store, attempt).open(LedgerEntry(attempt, directory, attempt, "0", OPERATOR.document(), name))
@@ -171,7 +174,7 @@ def test_a_job_that_is_about_to_be_submitted_cannot_be_stopped_yet(jobs: Jobs, s
     assert stepops("logs", "waiting", "intended", "wait").err == (
         f"stepops: job {name} has not been submitted yet: try again when it is.\n"
     )
-    assert Ledger(jobs.store, attempt).claim("attempt-2"), "nobody has claimed it"
+    assert Ledger(jobs.store, attempt).claim("attempt-2 ti-2"), "nobody has claimed it"
 
 
 def test_a_job_whose_launcher_died_before_it_wrote_the_id_is_found_by_name(jobs: Jobs, stepops: Stepops) -> None:
@@ -192,7 +195,7 @@ def test_a_job_that_ended_while_nobody_looked_is_not_called_running(jobs: Jobs, 
 
 
 def test_a_service_that_cannot_be_asked_is_a_warning(jobs: Jobs, stepops: Stepops) -> None:
-    attempt = Attempt("waiting", "foreign", "wait", -1, 1)
+    attempt = Attempt("waiting", "foreign", "wait", -1, 1, "instance", "ti-1")
     entry = LedgerEntry(
         attempt, attempt_directory(jobs.store.root, attempt), attempt, "0", {"flavor": "lunar"}, "on-the-moon", "1"
     )

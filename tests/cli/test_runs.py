@@ -46,7 +46,7 @@ def test_a_run_is_described_as_a_table_with_outputs_and_errors_below(stepops: St
     assert table["without_image"][2:] == ["local", "–", "–", "–"]
     for below in (
         "    return_value: [1, 2]\n",
-        "    grid: numpy.ndarray, 176 bytes, arrays/-1/attempt-1/outputs/grid.npy\n",
+        "    grid: numpy.ndarray, 176 bytes, arrays/-1/",
         "    ValueError: the rate is negative\n",
         "    user_code: exit code 3; there is no result at ",
         "    invalid_request: secret TOKEN='env:NO_SUCH_TOKEN'",

@@ -21,7 +21,7 @@ from airflow_stepops.client import ArtifactReference, Client, Run
 from airflow_stepops.errors import IntegrityError, RunNotFoundError, StackError
 from airflow_stepops.jobs.archive import RunArchive
 from airflow_stepops.jobs.attempt import attempt_directory
-from airflow_stepops.jobs.ledger import Ledger
+from airflow_stepops.jobs.ledger import Ledger, LedgerEntry
 from airflow_stepops.runtime.spec import Attempt, JobSpec, StepSource
 from tests.past_run import STATES, PastRun, copied
 
@@ -41,8 +41,9 @@ def run(past_run: PastRun) -> Run:
     return Client().get_run(past_run.dag_id, past_run.run_id)
 
 
-def attempt_of(past: PastRun, task_id: str, number: int = 1) -> Attempt:
-    return Attempt(past.dag_id, past.run_id, task_id, -1, number)
+def attempt_of(past: PastRun, task_id: str) -> Attempt:
+    """Return the last attempt of a step."""
+    return RunArchive(past.store).run(past.dag_id, past.run_id).step(task_id).attempt
 
 
 def test_the_client_knows_the_stacks_of_a_file(tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def begin(
     store: ArtifactStore, dag_id: str, run_id: str, task_id: str = "train", try_number: int = 1, map_index: int = -1
 ) -> Attempt:
     """Write the spec of an attempt, as the worker does."""
-    attempt = Attempt(dag_id, run_id, task_id, map_index, try_number)
+    attempt = Attempt(dag_id, run_id, task_id, map_index, try_number, "instance", f"ti-{try_number}")
     source = StepSource("dag.py", "dag", task_id, "0" * 64)
     spec = JobSpec(attempt, source, store.root, attempt_directory(store.root, attempt))
     store.put(spec.uri, spec.to_json())
@@ -315,9 +316,9 @@ def test_a_job_that_a_later_attempt_went_on_with_has_one_result_for_both(
     past_run: PastRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = copied(past_run, tmp_path, monkeypatch)
-    entry = Ledger(store, attempt_of(past_run, "long_text")).read()
-    assert entry is not None
-    second = attempt_of(past_run, "long_text", 2)
+    directory = attempt_directory(store.root, attempt_of(past_run, "long_text"))
+    entry = LedgerEntry.from_json(store.get(f"{directory}/job.json"))
+    second = dataclasses.replace(entry.attempt, try_number=2, ti_id="ti-2")
     Ledger(store, second).record(dataclasses.replace(entry, attempt=second))
     step = Client().get_run("past", past_run.run_id).step("long_text")
     assert [attempt.state for attempt in step.attempts] == ["succeeded", "succeeded"]

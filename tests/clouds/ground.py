@@ -41,7 +41,7 @@ class Ground:
 
         :param facts: fields of the request that differ from the usual.
         """
-        attempt = Attempt("tests", uuid.uuid4().hex, step, -1, 1)
+        attempt = Attempt("tests", uuid.uuid4().hex, step, -1, 1, "instance", "ti-1")
         directory = attempt_directory(self.store.root, attempt)
         source = StepSource("steps.py", "steps", step, "")
         spec = JobSpec(attempt, source, self.store.root, directory, list(args), secrets=secrets or {})

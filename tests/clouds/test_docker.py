@@ -90,7 +90,7 @@ def request_for(image: tuple[BuiltImage, RegistryClient], store: ArtifactStore) 
     """Make the request of a job that calls one of the steps above."""
 
     def make(function: str, *args: object, **facts: object) -> JobRequest:
-        attempt = Attempt("dag", uuid.uuid4().hex, function, -1, 1)
+        attempt = Attempt("dag", uuid.uuid4().hex, function, -1, 1, "instance", "ti-1")
         spec = JobSpec(
             attempt,
             StepSource("steps.py", "steps", function, ""),

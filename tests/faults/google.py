@@ -18,7 +18,7 @@ from tests.clouds.gcp.storage import emulated_storage
 from tests.clouds.gcp.vertex import REGION, Vertex
 from tests.engines import Podman, running_registry
 from tests.faults.journey import Line, LineProxy, Place, environment, is_no_engine, lay_out
-from tests.faults.worker import DAG, TASK
+from tests.faults.worker import DAG, TASK, DagRun
 from tests.images.faults import faulty_proxy
 from tests.images.token_service import token_service
 
@@ -92,6 +92,8 @@ def google(folder: Path, podman: Podman, registry: str, base_image: str) -> Iter
 
 
 def _jobs(vertex: Vertex, root: str, run_id: str) -> dict[str, str]:
-    names = [job_name(root, Attempt(DAG, run_id, TASK, -1, number)) for number in range(1, 10)]
+    instance = f"{DagRun().start_date:%Y%m%dT%H%M%S.%f}"
+    tries = [Attempt(DAG, run_id, TASK, -1, number, instance, f"{run_id}-{number}") for number in range(1, 10)]
+    names = [job_name(root, attempt) for attempt in tries]
     jobs = [job for name in names for job in vertex.labelled(name)]
     return {job.id: _STATES.get(job.shown.state.name, "running") for job in jobs}

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,14 @@ class TaskInstance:
     task_id: str = TASK
     map_index: int = -1
     max_tries: int = 9
+    dag_version_id: str = ""
     bundle_instance: Any = None
     pushed: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """What Airflow calls this try."""
+        return f"{self.run_id}-{self.try_number}"
 
     def xcom_push(self, key: str, value: Any) -> None:
         """Keep a value."""
@@ -58,6 +65,13 @@ class TaskInstance:
         """Return a value."""
         file = self.folder / f"xcom-{key}"
         return json.loads(file.read_text()) if file.exists() else None
+
+
+@dataclass
+class DagRun:
+    """As much of Airflow's run as a step asks for: it was started once."""
+
+    start_date: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def execute(folder: Path, environment: dict[str, str], run_id: str, try_number: int) -> None:
@@ -138,7 +152,7 @@ def _hasten(environment: dict[str, str]) -> None:
 
 def context_of(folder: Path, run_id: str, try_number: int) -> Any:
     """Return what Airflow gives to a task."""
-    return {"ti": TaskInstance(folder, run_id, try_number)}
+    return {"ti": TaskInstance(folder, run_id, try_number), "dag_run": DagRun()}
 
 
 def leave(file: Path, value: Any) -> None:

@@ -7,25 +7,55 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from airflow_stepops.artifacts.store import ArtifactStore
+from airflow_stepops.clouds.local.artifact_store import LocalArtifactStore
+from airflow_stepops.clouds.local.container_registry import LocalContainerRegistry
+from airflow_stepops.clouds.local.image_builder import OciImageBuilder
 from airflow_stepops.errors import ArtifactNotFoundError, EndKind, JobRefusedError, LaunchStoppedError, SpecError
 from airflow_stepops.jobs.attempt import attempt_directory, job_name
 from airflow_stepops.jobs.launch import Launch, Launcher, describe, stop
-from airflow_stepops.jobs.ledger import CANCEL, Ledger
-from airflow_stepops.jobs.protocol import JobRequest, JobState
+from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry, work_digest
+from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus
 from airflow_stepops.runtime.spec import Attempt, JobSpec, StepSource
+from airflow_stepops.stacks.components import ImageTarget, StepOperatorComponent
+from airflow_stepops.stacks.models import Stack
 from tests.jobs.stand_in import InMemoryService
 
-ATTEMPT = Attempt("churn", "manual__1", "train", -1, 1)
-COMPONENT = {"flavor": "local", "name": "here"}
+ATTEMPT = Attempt("churn", "manual__1", "train", -1, 1, "instance", "ti-1")
+
+
+class Operator(StepOperatorComponent):
+    """A step operator whose jobs are at the service of a test; ``region`` says where they are.
+
+    :param services: region → service; a region that is not there cannot be asked.
+    """
+
+    flavor: ClassVar[str] = "elsewhere"
+    place: ClassVar[frozenset[str]] = frozenset({"region"})
+    services: ClassVar[dict[str, Any]] = {}
+
+    region: str = "west"
+    size: str = "small"
+
+    def target(self) -> ImageTarget:
+        return ImageTarget(None, None)
+
+    def connect(self) -> JobService:
+        if self.region not in self.services:
+            raise JobRefusedError(f"there is no region {self.region}", EndKind.PERMISSION)
+        service: JobService = self.services[self.region]
+        return service
+
+    def account_key(self) -> str:
+        return f"elsewhere:{self.region}"
 
 
 class WorkerDiedError(BaseException):
-    """Ends a launch in the middle, as the end of its process does."""
+    """Ends a launch in the middle, as the end of its process does: nothing that it calls answers any more."""
 
 
 class Service(InMemoryService):
@@ -34,6 +64,7 @@ class Service(InMemoryService):
     def __init__(self) -> None:
         super().__init__()
         self.worker_dies = ""
+        self.dead = False
         self.kill: tuple[str, Launcher] | None = None
 
     def submit(self, request: JobRequest) -> Any:
@@ -51,8 +82,14 @@ class Service(InMemoryService):
 
     def _die(self, moment: str) -> None:
         if self.worker_dies == moment:
-            self.worker_dies = ""
+            self.worker_dies, self.dead = "", True
             raise WorkerDiedError(moment)
+
+    def find(self, name: str) -> JobStatus | None:
+        if self.dead:
+            self.dead = False
+            raise WorkerDiedError("before submit or after")
+        return super().find(name)
 
 
 @dataclasses.dataclass
@@ -61,8 +98,8 @@ class Ground:
 
     store: ArtifactStore
     service: Service
+    operator: Operator = dataclasses.field(default_factory=lambda: Operator(name="here"))
     said: list[str] = dataclasses.field(default_factory=list)
-    connected: list[Mapping[str, Any]] = dataclasses.field(default_factory=list)
 
     def launch(
         self,
@@ -70,35 +107,54 @@ class Ground:
         *,
         rate: float = 0.1,
         image: str = "image@sha256:1",
+        recipe: str = "requirements",
+        resources: Mapping[str, Any] | None = None,
         last_try: int = 1,
         launcher: Launcher | None = None,
         **fields: Any,
     ) -> Launch:
         spec = self.spec(try_number, rate, **fields)
         request = JobRequest(job_name(self.store.root, spec.attempt), spec.attempt, image, spec.uri)
-        return (launcher or self.launcher()).launch(spec, request, COMPONENT, last_try=last_try)
+        new = LedgerEntry(
+            spec.attempt,
+            spec.directory,
+            spec.attempt,
+            work_digest(spec, recipe, resources or {}),
+            self.operator.document(),
+            request.name,
+            image=image,
+            last_try=last_try,
+        )
+        with launcher or self.launcher() as launching:
+            return launching.launch(new, spec, request)
 
     def launcher(self) -> Launcher:
-        return Launcher(self.store, self._connect, self.said.append)
+        return Launcher(self.store, self.operator, self.stack.operator_of, self.said.append)
+
+    @property
+    def stack(self) -> Stack:
+        Operator.services["west"] = self.service
+        artifacts = LocalArtifactStore(path=self.store.root.removeprefix("file://"))
+        return Stack("tests", artifacts, LocalContainerRegistry(), OciImageBuilder(), (self.operator,))
 
     def spec(self, try_number: int, rate: float = 0.1, **fields: Any) -> JobSpec:
-        attempt = dataclasses.replace(ATTEMPT, try_number=try_number, **fields)
+        attempt = dataclasses.replace(ATTEMPT, **{"try_number": try_number, "ti_id": f"ti-{try_number}", **fields})
         source = StepSource("dag_file.py", "dag_file", "train", "0" * 64)
         return JobSpec(attempt, source, self.store.root, attempt_directory(self.store.root, attempt), [rate])
 
     def ledger(self, try_number: int = 1) -> Ledger:
-        return Ledger(self.store, dataclasses.replace(ATTEMPT, try_number=try_number))
+        return Ledger(self.store, attempt(try_number))
 
     def names(self) -> list[str]:
         """Names of the jobs that were created, in order."""
         return [request.name for request in self.service.requests]
 
     def name(self, try_number: int) -> str:
-        return job_name(self.store.root, dataclasses.replace(ATTEMPT, try_number=try_number))
+        return job_name(self.store.root, attempt(try_number))
 
-    def _connect(self, component: Mapping[str, Any]) -> Service:
-        self.connected.append(component)
-        return self.service
+
+def attempt(try_number: int) -> Attempt:
+    return dataclasses.replace(ATTEMPT, try_number=try_number, ti_id=f"ti-{try_number}")
 
 
 @pytest.fixture
@@ -213,11 +269,9 @@ def test_after_a_refusal_the_same_attempt_and_the_next_may_launch(ground: Ground
     with pytest.raises(JobRefusedError):
         ground.launch()
     ground.service.refuse(None)
-    ground.connected.clear()
     assert ground.launch(next_try).entry.job_name == ground.name(next_try)
     assert ground.names() == [ground.name(next_try)]
     assert ground.service.calls["find"] == 0, "with the settings that were refused it may never answer"
-    assert len(ground.connected) == 1
 
 
 def test_a_refusal_does_not_deny_the_job_that_a_dead_worker_launched(ground: Ground) -> None:
@@ -238,9 +292,7 @@ def test_a_new_attempt_goes_on_with_the_job_of_one_whose_worker_died(ground: Gro
     ground.service.set(first.entry.job_id, state)
     second = ground.launch(2)
     assert ground.names() == [ground.name(1)]
-    assert second.entry == dataclasses.replace(
-        first.entry, attempt=dataclasses.replace(ATTEMPT, try_number=2), state=state.value
-    )
+    assert second.entry == dataclasses.replace(first.entry, attempt=attempt(2), state=state.value)
     assert (second.entry.directory, second.entry.job_attempt) == (first.entry.directory, ATTEMPT)
     assert ground.said == [f"goes on with job {ground.name(1)} of attempt 1"]
 
@@ -291,7 +343,7 @@ def test_a_success_that_a_dead_worker_wrote_down_but_did_not_tell_is_that_of_the
     assert ground.launch(4, last_try=4).entry.job_id == ground.name(4)
 
 
-@pytest.mark.parametrize("change", [{"rate": 0.2}, {"image": "image@sha256:2"}])
+@pytest.mark.parametrize("change", [{"rate": 0.2}, {"recipe": "other requirements"}, {"resources": {"gpus": 1}}])
 def test_a_job_of_other_work_is_stopped_before_a_new_one_is_launched(ground: Ground, change: dict[str, Any]) -> None:
     ground.launch()
     ground.service.set(ground.name(1), JobState.RUNNING)
@@ -303,7 +355,7 @@ def test_a_job_of_other_work_is_stopped_before_a_new_one_is_launched(ground: Gro
     assert stopped is not None
     assert (stopped.state, stopped.end_kind) == ("stopped", "cancelled")
     assert stopped.end_reason == "attempt 2 did not want it any more"
-    assert not ground.ledger().claim("attempt-3")
+    assert not ground.ledger().claim("attempt-3 ti-3")
 
 
 @pytest.mark.parametrize("moment", ["before submit", "after submit"])

@@ -10,7 +10,7 @@ from airflow_stepops.jobs.protocol import JobState, JobStatus
 from airflow_stepops.runtime.result import FAILED, STOPPED, SUCCEEDED, JobResult, StepError
 from airflow_stepops.runtime.spec import Attempt
 
-ATTEMPT = Attempt("dag", "run", "task", -1, 1)
+ATTEMPT = Attempt("dag", "run", "task", -1, 1, "instance", "ti-1")
 ERROR = StepError(
     "ValueError", "bad rate", 'Traceback (most recent call last):\n  File "churn.py", line 3\nValueError: bad rate'
 )

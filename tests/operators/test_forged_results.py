@@ -28,7 +28,7 @@ def forge(changes: dict) -> object:
         "materializer": "json", "type": "list", "blake3": "0" * 64, "size": 1, "metadata": {},
     }
     result = {
-        "version": 1,
+        "version": spec["version"],
         "attempt": {**spec["attempt"], **changes["attempt"]},
         "status": "succeeded",
         "outputs": {"return_value": reference},
@@ -119,6 +119,7 @@ def problems(home: Path, run: FinishedRun, task: str) -> str:
         ("ROOT/runs/../../../etc/passwd", {}, "is no object under the artifact store"),
         ("ROOT/runs/x", {"try_number": 2}, "not of Attempt"),
         ("ROOT/runs/x", {"dag_id": "other"}, "not of Attempt"),
+        ("ROOT/runs/x", {"ti_id": "of the run that was deleted"}, "not of Attempt"),
     ],
 )
 def test_a_result_that_points_elsewhere_or_is_of_another_attempt_is_no_result(

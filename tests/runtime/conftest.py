@@ -26,7 +26,7 @@ from tests.artifacts.conftest import s3_root as s3_root
 from tests.artifacts.conftest import s3_server as s3_server
 from tests.images.faults import FaultyProxy, faulty_proxy
 
-ATTEMPT = Attempt("churn", "manual__1", "train", -1, 1)
+ATTEMPT = Attempt("churn", "manual__1", "train", -1, 1, "instance", "ti-1")
 
 
 def copy_runtime(target: Path) -> None:

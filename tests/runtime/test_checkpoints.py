@@ -51,7 +51,7 @@ def spec(store: ArtifactStore, number: int) -> JobSpec:
     """Return the spec of an attempt of one task."""
     task = f"{store.root}/runs/churn/manual__1/train/-1"
     return JobSpec(
-        Attempt("churn", "manual__1", "train", -1, number),
+        Attempt("churn", "manual__1", "train", -1, number, "instance", f"ti-{number}"),
         StepSource("steps.py", "steps", "train", ""),
         store.root,
         f"{task}/attempt-{number}",
@@ -189,7 +189,7 @@ def test_whatever_files_there_are_they_come_back(
     ],
 )
 def test_a_manifest_that_leads_elsewhere_is_refused(name: str, object: str, said: str) -> None:
-    document = {"version": 1, "files": {name: {"object": object, "blake3": "a" * 64, "size": 1}}}
+    document = {"version": 2, "files": {name: {"object": object, "blake3": "a" * 64, "size": 1}}}
     with pytest.raises(SpecError, match=said):
         read_manifest(json.dumps(document).encode(), "s3://bucket/manifest.json")
 
@@ -197,7 +197,7 @@ def test_a_manifest_that_leads_elsewhere_is_refused(name: str, object: str, said
 @given(
     st.binary(max_size=300)
     | st.recursive(st.none() | st.integers() | st.text(), lambda x: st.dictionaries(st.text(), x)).map(
-        lambda value: json.dumps({"version": 1, "files": value}).encode()
+        lambda value: json.dumps({"version": 2, "files": value}).encode()
     )
 )
 def test_no_manifest_makes_more_of_itself_than_an_error(data: bytes) -> None:

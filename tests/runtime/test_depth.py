@@ -23,7 +23,7 @@ def use_spec(data: bytes) -> Any:
     return decode_value([spec.args, spec.kwargs])
 
 
-CHECKPOINTS = json.dumps({"version": 1, "files": {}}).encode()
+CHECKPOINTS = json.dumps({"version": 2, "files": {}}).encode()
 READERS: dict[str, tuple[Callable[[bytes], Any], bytes, str]] = {
     "spec": (use_spec, SPEC.to_json(), "args"),
     "result": (lambda data: JobResult.from_json(data, ATTEMPT), RESULT.to_json(), "values"),

@@ -18,7 +18,7 @@ from airflow_stepops.runtime.result import FAILED, STOPPED, SUCCEEDED, JobResult
 from airflow_stepops.runtime.spec import Attempt
 from tests.runtime.test_spec import attempts, json_values, nested, references, scalars, shape, texts
 
-ATTEMPT = Attempt("churn", "manual__1", "train", -1, 1)
+ATTEMPT = Attempt("churn", "manual__1", "train", -1, 1, "instance", "ti-1")
 REFERENCE = ArtifactReference("file:///store/a.json", "json", "dict", "0" * 64, 2)
 RESULT = JobResult(
     attempt=ATTEMPT,
@@ -110,7 +110,7 @@ def test_a_reference_with_any_value_in_a_field_is_read_or_refused_by_name(field:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 2}, "version 2 is not 1"),
+        ({"version": 1}, "version 1 is not 2"),
         ({"status": "done"}, "status='done' is unknown."),
         ({"status": None}, "status=None is unknown."),
         ({"exit_code": 0}, "unknown field 'exit_code'."),
@@ -161,7 +161,7 @@ def test_a_time_that_no_calendar_has_is_refused(time: float) -> None:
 def test_a_status_alone_is_enough_and_nothing_is_not() -> None:
     attempt = dataclasses.asdict(ATTEMPT)
     assert JobResult.from_json(
-        json.dumps({"version": 1, "attempt": attempt, "status": SUCCEEDED}).encode(), ATTEMPT
+        json.dumps({"version": 2, "attempt": attempt, "status": SUCCEEDED}).encode(), ATTEMPT
     ) == JobResult(ATTEMPT, SUCCEEDED)
     with pytest.raises(SpecError, match="job result: status=None is unknown"):
-        JobResult.from_json(json.dumps({"version": 1, "attempt": attempt}).encode(), ATTEMPT)
+        JobResult.from_json(json.dumps({"version": 2, "attempt": attempt}).encode(), ATTEMPT)

@@ -37,6 +37,7 @@ class SageMakerStepOperator(StepOperatorComponent):
 
     flavor: ClassVar[str] = "sagemaker"
     cloud: ClassVar[str] = "aws"
+    place: ClassVar[frozenset[str]] = frozenset({"region", "job_type"})
 
     role: str = Field(description="the job's execution role: its ARN, or its name")
     connection: str | None = Field(None, description="id of an Airflow connection of type aws; default: aws_default")

@@ -35,6 +35,7 @@ class AzureMLStepOperator(StepOperatorComponent):
 
     flavor: ClassVar[str] = "azureml"
     cloud: ClassVar[str] = "azure"
+    place: ClassVar[frozenset[str]] = frozenset({"subscription_id", "resource_group", "workspace_name"})
 
     resource_group: str = Field(
         pattern=r"^[-\w().]*[-\w()]$", max_length=90, description="resource group that the workspace is in"

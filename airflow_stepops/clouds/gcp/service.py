@@ -22,7 +22,7 @@ from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobS
 _CONSOLE = "https://console.cloud.google.com"
 _PAGE = 100
 #: All of a job but its spec, which may be long.
-_SUMMARY = "name,state,createTime,startTime,endTime,error"
+_SUMMARY = "name,state,createTime,startTime,endTime,error,labels"
 _OURS = f"labels.{LABEL}:*"
 _GOING_ON = " AND ".join([_OURS, *(f'state!="JOB_STATE_{state}"' for state in ENDED)])
 #: Who asks first for what has changed gets also jobs that were made so many seconds earlier, and have ended since.

@@ -59,6 +59,7 @@ class VertexStepOperator(StepOperatorComponent):
 
     flavor: ClassVar[str] = "vertex"
     cloud: ClassVar[str] = "gcp"
+    place: ClassVar[frozenset[str]] = frozenset({"region", "project"})
 
     region: str = Field(pattern=r"^[a-z]+-[a-z]+\d+$", description="such as europe-west4")
     connection: str | None = Field(

@@ -26,7 +26,7 @@ MODEL = botocore.session.get_session().get_service_model("sagemaker")
 def request(**facts: Any) -> JobRequest:
     usual: dict[str, Any] = {
         "name": "churn-train-1-0123456789abcdef",
-        "attempt": Attempt("churn", "manual__2026-01-01T00:00:00+00:00", "train", -1, 1),
+        "attempt": Attempt("churn", "manual__2026-01-01T00:00:00+00:00", "train", -1, 1, "instance", "ti-1"),
         "image": IMAGE,
         "spec_uri": "s3://bucket/team/runs/churn/manual/train/-1/attempt-1/spec.json",
         "artifact_root": "s3://bucket/team",
@@ -189,7 +189,7 @@ def test_every_generated_request_is_one_that_botocore_takes_or_is_refused_by_us_
         component = SageMakerStepOperator(role=ROLE, **given_settings)
     except ValueError:
         return
-    asked = request(attempt=Attempt("churn", run_id, "train", 3, 1))
+    asked = request(attempt=Attempt("churn", run_id, "train", 3, 1, "instance", "ti-1"))
     try:
         document = create_request(asked, component, ROLE)
         check_request(operation(component), document)

@@ -295,7 +295,7 @@ def test_what_fails_for_a_moment_is_tried_again(broken: AzureBlobArtifactStore, 
 
 
 def test_a_claim_whose_answer_is_lost_is_ours_all_the_same(broken: AzureBlobArtifactStore, front: FaultyProxy) -> None:
-    store, attempt = broken.open(), Attempt("dag", "run", "task", -1, 1)
+    store, attempt = broken.open(), Attempt("dag", "run", "task", -1, 1, "instance", "ti-1")
     fault = front.add("lose_answer", "PUT")
     assert Ledger(store, attempt).claim("attempt-2") is True
     assert fault.hit == 1

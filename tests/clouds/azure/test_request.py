@@ -35,7 +35,7 @@ IDENTITY = "11111111-2222-3333-4444-555555555555"
 def request(**facts: Any) -> JobRequest:
     usual: dict[str, Any] = {
         "name": "churn-train-1-0123456789abcdef",
-        "attempt": Attempt("churn", "manual__2026-01-01T00:00:00+00:00", "train", -1, 1),
+        "attempt": Attempt("churn", "manual__2026-01-01T00:00:00+00:00", "train", -1, 1, "instance", "ti-1"),
         "image": IMAGE,
         "spec_uri": SPEC_URI,
         "artifact_root": "az://steps/team",

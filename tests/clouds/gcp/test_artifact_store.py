@@ -223,7 +223,7 @@ def test_a_claim_whose_answer_is_lost_is_ours_all_the_same(
     values: GcsArtifactStore, gcp: EmulatedGcp, storage: StorageFront, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(gcp.apis, "storage", losing_answers(storage, "PUT", 1))
-    store, attempt = values.open(), Attempt("dag", "run", "task", -1, 1)
+    store, attempt = values.open(), Attempt("dag", "run", "task", -1, 1, "instance", "ti-1")
     before = gcp.count("storage", "PUT")
     assert Ledger(store, attempt).claim("attempt-2") is True
     assert gcp.count("storage", "PUT") - before == 2

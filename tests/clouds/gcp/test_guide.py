@@ -85,7 +85,7 @@ def test_the_role_of_the_guide_allows_what_a_job_s_life_needs_and_nothing_else(
     monkeypatch.setitem(gcp.apis, "logging", lambda _: (200, {}))
     operator = VertexStepOperator(region="europe-west4", connection=connection)
     root = "gs://values/steps"
-    attempt = Attempt("dag", "run", "task", -1, 1)
+    attempt = Attempt("dag", "run", "task", -1, 1, "instance", "ti-1")
     request = JobRequest(
         name=job_name(root, attempt),
         attempt=attempt,

@@ -28,7 +28,7 @@ KEY = "projects/team/locations/europe-west4/keyRings/ring/cryptoKeys/key"
 def request(**facts: Any) -> JobRequest:
     usual: dict[str, Any] = {
         "name": "churn-train-1-0123456789abcdef",
-        "attempt": Attempt("churn", "manual__2026-01-01T00:00:00+00:00", "train", -1, 1),
+        "attempt": Attempt("churn", "manual__2026-01-01T00:00:00+00:00", "train", -1, 1, "instance", "ti-1"),
         "image": IMAGE,
         "spec_uri": SPEC_URI,
         "artifact_root": "gs://bucket/team",
@@ -351,7 +351,7 @@ def test_every_generated_request_is_one_that_google_takes_or_is_refused_by_us_fi
         component = VertexStepOperator(region="europe-west4", **given_settings)
     except ValueError:
         return
-    asked = request(attempt=Attempt("churn", run_id, "train", 3, 1), resources=resources)
+    asked = request(attempt=Attempt("churn", run_id, "train", 3, 1, "instance", "ti-1"), resources=resources)
     try:
         document = create_request(asked, component, "team")
         check_request(document)
