@@ -80,12 +80,13 @@ class AirflowClient:
         """Let the scheduler run the DAG."""
         self.request("PATCH", f"dags/{dag_id}", json={"is_paused": False})
 
-    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
+    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None, run_id: str | None = None) -> str:
         """Start a run and return its id.
 
         :param conf: params of the run.
+        :param run_id: its id; default: one that Airflow makes.
         """
-        body = {"logical_date": None, "conf": conf or {}}
+        body = {"logical_date": None, "conf": conf or {}} | ({"dag_run_id": run_id} if run_id else {})
         return str(self.request("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:

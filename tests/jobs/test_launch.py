@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -369,6 +370,51 @@ def test_a_task_that_is_killed_while_it_launches_leaves_no_job_running_and_the_n
     assert ground.service.jobs[ground.name(1)].state is JobState.STOPPED
     ground.service.set(ground.name(1), JobState.RUNNING)  # as of a service that has not yet begun to stop it
     assert ground.launch(2).entry.job_id == ground.name(2)
+
+
+class Locked(Service):
+    """A service whose calls take turns, as the clients of Google and Azure do for their tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = threading.Lock()
+
+    def submit(self, request: JobRequest) -> Any:
+        with self._turn:
+            status = super().submit(request)
+            signal.raise_signal(signal.SIGUSR1)
+            return status
+
+    def find(self, name: str) -> JobStatus | None:
+        assert self._turn.acquire(timeout=5), "the handler waits for who was interrupted"
+        self._turn.release()
+        return super().find(name)
+
+
+def test_the_handler_of_a_signal_waits_for_no_lock_that_the_launch_holds(ground: Ground) -> None:
+    ground.service = Locked()
+    launcher = ground.launcher()
+    before = signal.signal(signal.SIGUSR1, lambda *_: launcher.stop())
+    try:
+        with pytest.raises(LaunchStoppedError):
+            ground.launch(launcher=launcher)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert ground.service.jobs[ground.name(1)].state is JobState.STOPPED
+    assert ground.ledger().claimant() == CANCEL
+
+
+def test_a_launch_that_is_interrupted_by_a_timeout_leaves_no_job(ground: Ground) -> None:
+    class Interrupted(Service):
+        def submit(self, request: JobRequest) -> Any:
+            super().submit(request)
+            raise KeyboardInterrupt  # what Airflow raises is no Exception either
+
+    ground.service = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        ground.launch()
+    assert ground.service.jobs[ground.name(1)].state is JobState.STOPPED
+    assert ground.ledger().claimant() == CANCEL
 
 
 def test_a_task_that_is_killed_before_it_launches_launches_nothing(ground: Ground) -> None:

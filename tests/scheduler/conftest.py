@@ -33,6 +33,8 @@ def _slow_cloud(site: Path) -> Path:
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: slow-cloud\nVersion: 1\n")
     (package / "entry_points.txt").write_text(
-        "[airflow_stepops.step_operators]\nslow = tests.scheduler.slow_cloud:SlowStepOperator\n"
+        "[airflow_stepops.step_operators]\n"
+        "slow = tests.scheduler.slow_cloud:SlowStepOperator\n"
+        "halved = tests.scheduler.slow_cloud:HalvedStepOperator\n"
     )
     return site

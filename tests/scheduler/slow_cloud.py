@@ -1,8 +1,12 @@
-"""Step operator ``slow``: jobs of this machine in a cloud that takes its time to answer."""
+"""Step operators of another package.
+
+``slow``: jobs of this machine in a cloud that takes its time to answer. ``halved``: one that the triggerer cannot use.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +36,17 @@ class SlowStepOperator(LocalStepOperator):
 
     def account_key(self) -> str:
         return f"slow:{self.seconds}:{settings.home()}"
+
+
+class HalvedStepOperator(LocalStepOperator):
+    """Jobs of this machine, which a triggerer does not find: another version of the package is installed there."""
+
+    flavor: ClassVar[str] = "halved"
+
+    def account_key(self) -> str:
+        if "triggerer" in sys.argv:
+            raise ImportError("No module named 'halved.client'")
+        return f"halved:{settings.home()}"
 
 
 class SlowJobService(LocalJobService):

@@ -123,6 +123,20 @@ def test_execution_timeout_counts_the_time_of_the_job(airflow: LocalAirflow, nev
     assert end_of(airflow, run, dag)[:2] == ("stopped", "timeout")
 
 
+def test_a_job_whose_trigger_fails_is_stopped_and_the_task_says_why(
+    airflow: LocalAirflow, never: dict[str, str]
+) -> None:
+    dag = "trigger_that_fails"
+    run = airflow.client.trigger(dag, never)
+    assert airflow.client.wait(dag, run) == "failed"
+    (name,) = jobs_of(airflow, run)
+    assert job_state(airflow, name)["state"] == "stopped"
+    log = "\n".join(airflow.client.log(dag, run, "wait_for"))
+    assert "ended with infrastructure: the trigger that waited for the job failed in the triggerer" in log
+    assert "No module named 'halved.client'" in log
+    assert end_of(airflow, run, dag)[:2] == ("stopped", "infrastructure")
+
+
 def test_a_task_that_is_ended_while_it_launches_its_job_stops_it(airflow: LocalAirflow, never: dict[str, str]) -> None:
     run = airflow.client.trigger("launching", never)
     name, _ = launched(airflow, run)

@@ -49,7 +49,9 @@ def taken_over(
 
 def ledger(airflow: LocalAirflow, run: str, dag: str = "one_waiting", task: str = "wait_for") -> Path:
     """Return the ledger of the first attempt of a task."""
-    return airflow.home / "stepops" / "artifacts" / "runs" / dag / segment(run) / task / "-1" / "attempt-1" / "job.json"
+    folder = airflow.home / "stepops" / "artifacts" / "runs" / dag / segment(run) / task / "-1"
+    (found,) = folder.glob("*/attempt-1/job.json")
+    return found
 
 
 def job_folder(airflow: LocalAirflow, name: str) -> Path:

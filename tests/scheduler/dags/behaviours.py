@@ -105,6 +105,11 @@ def launching_with_a_limit(gate: str = "") -> None:
     wait_for.override(settings=slow, execution_timeout=timedelta(seconds=30))(gate, 7)
 
 
+@pipeline(stack="halved")
+def trigger_that_fails(gate: str = "") -> None:
+    wait_for(gate, 7)
+
+
 @pipeline
 def bad_ends() -> None:
     raise_error()
