@@ -13,7 +13,8 @@ import pytest
 from airflow_stepops.errors import EndKind
 from airflow_stepops.jobs.logs import LogFollower
 from airflow_stepops.jobs.protocol import JobState, JobStatus
-from airflow_stepops.jobs.watcher import WatchedJob, Watcher, shared_watcher
+from airflow_stepops.jobs.waiting import WatchedJob
+from airflow_stepops.jobs.watcher import Watcher, shared_watcher
 from tests.jobs.stand_in import InMemoryService
 
 
