@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
-from airflow_stepops.errors import EndKind, JobNotFoundError
+from airflow_stepops.errors import EndKind, JobNotFoundError, StepopsError
 from airflow_stepops.jobs.protocol import JobState, JobStatus
 
 _LONGEST_PAUSE = 300.0
@@ -19,6 +19,11 @@ _LONGEST_PAUSE = 300.0
 _UNKNOWN_LOOKS = 3
 
 _log = logging.getLogger(__name__)
+
+
+def worded(error: Exception) -> str:
+    """Return what an error says; one that is not ours says little without its type."""
+    return str(error) if isinstance(error, StepopsError) else f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ class AwaitedJob:
         """
         self.asking.failed(usual)
         for waiter in self.waiters:
-            waiter.tell("asking", f"cannot ask for the state of the job, trying again: {error}")
+            waiter.tell("asking", f"cannot ask for the state of the job, trying again: {worded(error)}")
 
     def _publish(self, status: JobStatus) -> None:
         self.seen_at = time.monotonic()

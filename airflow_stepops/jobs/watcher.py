@@ -17,7 +17,7 @@ from typing import ParamSpec, TypeVar
 from airflow_stepops.errors import EndKind, JobNotFoundError
 from airflow_stepops.jobs.protocol import JobService, JobStatus
 from airflow_stepops.jobs.threads import in_thread
-from airflow_stepops.jobs.waiting import AwaitedJob, Backoff, Waiter, WatchedJob
+from airflow_stepops.jobs.waiting import AwaitedJob, Backoff, Waiter, WatchedJob, worded
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,7 +91,7 @@ class Watcher:
     def _tell_all(self, error: Exception) -> None:
         for job in self._jobs.values():
             for waiter in job.waiters:
-                waiter.tell("account", f"cannot ask for the state of the job, trying again: {error}")
+                waiter.tell("account", f"cannot ask for the state of the job, trying again: {worded(error)}")
 
     async def _look(self, service: JobService) -> None:
         jobs = list(self._jobs.values())
@@ -151,7 +151,7 @@ class Watcher:
             await self._call(service, service.cancel, job.id)
         except Exception as error:  # noqa: BLE001 - the other jobs are well
             waiter.stopping.failed(service.poll_seconds)
-            waiter.tell("stopping", f"job cannot be stopped, though it {overdue[1]}, trying again: {error}")
+            waiter.tell("stopping", f"job cannot be stopped, though it {overdue[1]}, trying again: {worded(error)}")
         else:
             waiter.overdue = overdue
             waiter.tell("stopping", f"job is stopped: it {overdue[1]}")

@@ -75,7 +75,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def run(body: Coroutine[Any, Any, None]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await body
 
     asyncio.run(bounded())

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from airflow_stepops.clouds.azure import service as service_module
 from airflow_stepops.clouds.azure.service import AzureMLJobService
 from airflow_stepops.clouds.azure.step_operator import TAG, AzureMLStepOperator
+from airflow_stepops.errors import JobRefusedError
 from airflow_stepops.jobs.protocol import JobState
 from tests.clouds.azure.azureml import GROUP, WORKSPACE, AzureML
 from tests.clouds.azure.compute import Job
@@ -52,3 +54,22 @@ def cloud(
     component = AzureMLStepOperator(resource_group=GROUP, workspace_name=WORKSPACE, connection=connection)
     yield WatchedAzureML(component, workspace)
     azure.clock.ahead = 0.0
+
+
+def test_a_lost_job_that_may_not_be_stopped_does_not_fail_the_sweep(
+    cloud: WatchedAzureML, workspace: AzureML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, other = cloud.new_job(runs=True), cloud.new_job(runs=True)
+    workspace.silent.add(lost)
+    monkeypatch.setattr(service_module, "_SILENCE", 0.0)
+    failing = workspace.azure.fail("arm", f"/jobs/{lost}/cancel$", 403, "AuthorizationFailed")
+    service = cloud.component.connect()
+    changed = service.changed(cloud.clock.now().timestamp())
+    assert changed[lost] is None
+    assert changed[other].state is JobState.RUNNING
+    with pytest.raises(JobRefusedError):
+        service.describe(lost)
+    failing.times = 0
+    assert service.describe(lost).state is JobState.FAILED
+    cloud.end(lost)
+    cloud.end(other)
