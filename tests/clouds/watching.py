@@ -138,6 +138,7 @@ def test_a_job_that_may_not_be_described_harms_no_other(cloud: WatchedCloud) -> 
             cloud.end(job.job_id)
         assert [status.state for status in await asyncio.gather(*ends[1:])] == [JobState.SUCCEEDED] * 2
         await waiting.until_told("cannot ask for the state of the job", jobs[0])
+        assert any(word in waiting.told[jobs[0].job_id][-1] for word in ("authorized", "PERMISSION", "Authorization"))
         assert not ends[0].done()
         allow()
         assert (await ends[0]).state is JobState.SUCCEEDED

@@ -150,6 +150,7 @@ def test_a_cancel_that_is_refused_does_not_keep_other_jobs_from_being_stopped() 
         watcher, submitted_at = Watcher(lambda: service), time.time() - 1
         first, second = (WatchedJob(name, submitted_at, pending_timeout=0) for name in ("a", "b"))
         refused = asyncio.create_task(watcher.wait(first, said.append))
+        await until(lambda: bool(said))
         stopped = await watcher.wait(second, quiet)
         await until(lambda: service.calls["cancel"] >= 4)
         assert not refused.done()

@@ -23,10 +23,9 @@ from typing import Any
 import botocore.session
 import moto.sagemaker.urls
 import pytest
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult
 from moto.iam.models import iam_backends
-from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
+from moto.sagemaker.exceptions import ResourceInUseException, SagemakerClientError, ValidationError
 from moto.sagemaker.responses import SageMakerResponse
 
 from airflow_stepops.clouds.aws.limits import check_request
@@ -178,7 +177,7 @@ class SageMaker:
     def _job(self, kind: str, request: dict[str, Any]) -> Job:
         name = request[f"{kind}JobName"]
         if name in self.denied:
-            raise ServiceException("AccessDeniedException", f"User is not authorized to describe or stop {name}")
+            raise SagemakerClientError("AccessDeniedException", f"User is not authorized to describe or stop {name}")
         job = self.jobs.get(name)
         if job is None or job.kind != kind:
             if kind == "Training":
