@@ -8,6 +8,7 @@ expired credentials), :class:`~airflow_stepops.errors.JobNotFoundError` for an u
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,12 +138,22 @@ class JobService(ABC):
         """Return the job."""
 
     @abstractmethod
-    def changed(self, since: float) -> Mapping[str, JobStatus]:
-        """Return the jobs of ours that changed since a Unix time, by id.
+    def changed(self, since: float) -> Mapping[str, JobStatus | None]:
+        """Return the jobs of ours that changed since a time, by id; ``None`` for one that has to be described.
 
         More is allowed. Less is not, but for jobs that have not ended: a service whose lists do not tell pending from
-        running leaves those out.
+        running leaves those out. No call is made for a single job here, and none may fail the others: one that is gone
+        from the lists, or whose entry cannot be read, is ``None``, and whoever waits for it describes it.
+
+        :param since: Unix time by the service's clock, see :meth:`now`.
         """
+
+    def now(self) -> float:
+        """Return the Unix time by the service's clock as its last answer told it, else by this machine's.
+
+        No call is made.
+        """
+        return time.time()
 
     @abstractmethod
     def cancel(self, job_id: str) -> None:

@@ -1,87 +1,31 @@
 """One poller per event loop and cloud account, which serves all waiting triggers of a process.
 
 The number of calls does not grow with the number of jobs: one job is described, several are found by one
-sweep over what changed since the last look; a job that ended is described once. Failures of the service back
-off with jitter and never end a job that may still be running.
+sweep over what changed since the last look; a job that ended is described once. What fails for one job is tried again
+with a back-off of its own, and holds up no other job; a sweep that fails backs off for all. No failure ends a job that
+may still be running.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import random
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from contextvars import Context, copy_context
-from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from airflow_stepops.errors import EndKind, JobNotFoundError
-from airflow_stepops.jobs.protocol import JobService, JobState, JobStatus
+from airflow_stepops.jobs.protocol import JobService, JobStatus
 from airflow_stepops.jobs.threads import in_thread
+from airflow_stepops.jobs.waiting import AwaitedJob, Backoff, Waiter, WatchedJob, worded
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Seconds by which a sweep reaches back behind the last one: clocks differ, services are late.
+#: Seconds by which a sweep reaches back behind the last one: services are late, and tell the time in whole seconds.
 _OVERLAP = 60.0
 #: A job that no sweep mentioned for so many seconds is described.
 _SILENCE = 600.0
-_LONGEST_PAUSE = 300.0
-#: A service may take a moment to know a job that it has just accepted.
-_UNKNOWN_LOOKS = 3
-
-
-@dataclass(frozen=True)
-class WatchedJob:
-    """A job to wait for.
-
-    :param job_id: the service's id.
-    :param submitted_at: Unix time of the create call.
-    :param timeout: seconds the job may run, or ``None``.
-    :param pending_timeout: seconds the job may wait, or ``None``.
-    """
-
-    job_id: str
-    submitted_at: float
-    timeout: int | None = None
-    pending_timeout: int | None = None
-
-
-@dataclass
-class _Watch:
-    job: WatchedJob
-    tell: Callable[[str], None]
-    done: asyncio.Future[JobStatus]
-    seen_at: float = 0.0
-    unknown: int = 0
-    said: str = ""
-    status: JobStatus | None = None
-    overdue: tuple[EndKind, str] | None = None
-    #: Airflow finds the log of a trigger by context variables; the watcher's own are of the trigger that came first.
-    context: Context = field(default_factory=copy_context)
-
-    def notify(self, line: str) -> None:
-        """Tell the waiter, as if it had spoken itself."""
-        self.context.run(self.tell, line)
-
-    def deadline_passed(self, now: float, *, timeout_is_enforced: bool) -> tuple[EndKind, str] | None:
-        """Return the kind of end and the reason when the job has run or waited too long.
-
-        :param timeout_is_enforced: the service itself ends what runs too long; nobody ends what waits too long.
-        """
-        job, status = self.job, self.status
-        if status is None or status.state.ended:
-            return None
-        if status.state is JobState.PENDING:
-            if job.pending_timeout is not None and now - job.submitted_at > job.pending_timeout:
-                return EndKind.CAPACITY, f"waited longer than pending_timeout={job.pending_timeout} s"
-        elif timeout_is_enforced:
-            return None
-        elif job.timeout is not None and now - (status.started_at or job.submitted_at) > job.timeout:
-            return EndKind.TIMEOUT, f"ran longer than timeout={job.timeout} s"
-        return None
 
 
 class Watcher:
@@ -90,11 +34,10 @@ class Watcher:
     def __init__(self, connect: Callable[[], JobService]) -> None:
         self._connect = connect
         self._service: JobService | None = None
-        self._watches: dict[str, list[_Watch]] = {}
+        self._jobs: dict[str, AwaitedJob] = {}
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._next_call = 0.0
-        self._last_sweep = 0.0
 
     @property
     def connected(self) -> JobService | None:
@@ -109,126 +52,112 @@ class Watcher:
                     self._service = await in_thread(self._connect)
         return self._service
 
-    async def wait(self, job: WatchedJob, notify: Callable[[str], None]) -> JobStatus:
+    async def wait(self, watched: WatchedJob, notify: Callable[[str], None]) -> JobStatus:
         """Return the status of the job once it has ended.
 
         :param notify: called in the event loop with a line for people when something changes.
         """
-        watch = _Watch(job, notify, asyncio.get_running_loop().create_future())
-        self._watches.setdefault(job.job_id, []).append(watch)
+        waiter = Waiter(watched, notify, asyncio.get_running_loop().create_future())
+        job = self._jobs.get(watched.job_id)
+        if job is None:
+            job = self._jobs[watched.job_id] = AwaitedJob(watched.job_id, known_until=watched.submitted_at)
+        else:
+            job.is_asked_for = True  # what the others were told may have been the end
+        job.waiters.append(waiter)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="stepops-watcher")
         try:
-            return await watch.done
+            return await waiter.done
         finally:
-            watches = self._watches[job.job_id]
-            watches.remove(watch)
-            if not watches:
-                del self._watches[job.job_id]
+            job.waiters.remove(waiter)
+            if not job.waiters:
+                del self._jobs[job.id]
 
     async def _run(self) -> None:
-        failures = 0
-        while self._watches:
+        trouble = Backoff()
+        while self._jobs:
             try:
                 service = await self.service()
                 await self._look(service)
             except Exception as error:  # noqa: BLE001 - whatever a service raises, its jobs go on
-                failures += 1
-                self._tell_all(f"cannot ask for the state of the job, trying again: {error}")
-                await asyncio.sleep(self._pause(failures))
+                usual = self._service.poll_seconds if self._service else 1.0
+                pause = trouble.failed(usual)
+                self._tell_all(error)
             else:
-                failures = 0
-                await asyncio.sleep(service.poll_seconds)
+                pause = service.poll_seconds
+                trouble.worked()
+            await asyncio.sleep(pause)
 
-    def _pause(self, failures: int) -> float:
-        poll = self._service.poll_seconds if self._service else 1.0
-        return min(_LONGEST_PAUSE, poll * 2.0 ** min(failures, 12)) * random.uniform(0.5, 1.0)  # noqa: S311
+    def _tell_all(self, error: Exception) -> None:
+        for job in self._jobs.values():
+            for waiter in job.waiters:
+                waiter.tell("account", f"cannot ask for the state of the job, trying again: {worded(error)}")
 
     async def _look(self, service: JobService) -> None:
-        if len(self._watches) == 1:
-            (job_id,) = self._watches
-            await self._describe(service, job_id)
-        else:
-            await self._sweep(service)
-        for watches in list(self._watches.values()):
-            for watch in watches:
-                await self._enforce(service, watch)
+        jobs = list(self._jobs.values())
+        told = await self._sweep(service, jobs) if len(jobs) > 1 else dict.fromkeys(self._jobs)
+        for job in jobs:
+            for waiter in job.waiters:
+                waiter.recovered("account")
+        await asyncio.gather(*(self._attend(service, job, told) for job in jobs))
 
-    async def _sweep(self, service: JobService) -> None:
-        started = time.time()
-        waiting = [watch for watches in self._watches.values() for watch in watches]
-        unseen = [watch.job.submitted_at for watch in waiting if not watch.seen_at]
-        since = min([self._last_sweep or started, *unseen]) - _OVERLAP
+    async def _sweep(self, service: JobService, jobs: list[AwaitedJob]) -> Mapping[str, JobStatus | None]:
+        """Return what the service tells of the jobs that changed; ``None`` for a job that has to be described."""
+        began = time.monotonic()
+        since = min(job.known_until for job in jobs) - _OVERLAP
         changed = await self._call(service, service.changed, since)
-        self._last_sweep = started
-        self._publish_running(changed)
-        ended = [job_id for job_id in self._watches if job_id in changed and changed[job_id].state.ended]
-        silent = min(
-            (watch for watch in waiting if watch.job.job_id not in changed and started - watch.seen_at > _SILENCE),
-            key=lambda watch: watch.seen_at,
-            default=None,
-        )
-        for job_id in [*ended, *([silent.job.job_id] if silent else [])]:
-            await self._describe(service, job_id)
+        known_until = _service_time(service, began)
+        for job in jobs:
+            job.known_until = known_until
+        quiet = [job for job in jobs if job.id not in changed and not job.is_asked_for]
+        silent = min(quiet, key=lambda job: job.seen_at, default=None)
+        if silent is None or began - silent.seen_at <= _SILENCE:
+            return changed
+        return {**changed, silent.id: None}
 
-    def _publish_running(self, statuses: Mapping[str, JobStatus]) -> None:
-        for job_id, status in statuses.items():
-            if job_id in self._watches and not status.state.ended:
-                self._publish(job_id, status)
-
-    async def _describe(self, service: JobService, job_id: str) -> None:
+    async def _attend(self, service: JobService, job: AwaitedJob, told: Mapping[str, JobStatus | None]) -> None:
+        """Do for one job what a look found to do. What fails is told to whoever waits for this job."""
         try:
-            status = await self._call(service, service.describe, job_id)
+            if job.id in told:
+                job.swept(told[job.id])
+            if job.is_asked_for and job.asking.is_over and job.waiters:
+                await self._describe(service, job)
+            for waiter in list(job.waiters):
+                await self._enforce(service, job, waiter)
+        except Exception as error:  # noqa: BLE001 - the other jobs are well
+            job.failed(error, service.poll_seconds)
+
+    async def _describe(self, service: JobService, job: AwaitedJob) -> None:
+        began = time.monotonic()
+        try:
+            status = await self._call(service, service.describe, job.id)
         except JobNotFoundError as error:
-            for watch in self._watches.get(job_id, ()):
-                watch.unknown += 1
-                watch.seen_at = time.time()
-                if watch.unknown >= _UNKNOWN_LOOKS and not watch.done.done():
-                    reason = f"the service does not know the job any more: {error}"
-                    watch.done.set_result(
-                        JobStatus(job_id, JobState.FAILED, kind=EndKind.INFRASTRUCTURE, reason=reason)
-                    )
+            job.not_found(error)
             return
-        self._publish(job_id, status)
+        job.known_until = _service_time(service, began)
+        job.described(status)
 
-    def _publish(self, job_id: str, status: JobStatus) -> None:
-        for watch in self._watches.get(job_id, ()):
-            watch.seen_at = time.time()
-            watch.unknown = 0
-            said = status.state.value + (f": {status.detail}" if status.detail else "")
-            if said != watch.said:
-                watch.said = said
-                watch.notify(f"job is {said}")
-            watch.status = status
-            if status.state.ended and not watch.done.done():
-                if watch.overdue is not None and status.state is not JobState.SUCCEEDED:
-                    kind, reason = watch.overdue
-                    status = dataclasses.replace(status, kind=kind, reason=reason)
-                watch.done.set_result(status)
-
-    async def _enforce(self, service: JobService, watch: _Watch) -> None:
+    async def _enforce(self, service: JobService, job: AwaitedJob, waiter: Waiter) -> None:
         """Stop a job that runs or waits longer than allowed, where the service does not do it."""
-        if watch.overdue:
-            return
-        if self._overdue(service, watch) is None:
+        is_free = job.asking.is_over and waiter.stopping.is_over
+        if waiter.overdue or waiter.done.done() or not is_free or self._overdue(service, job, waiter) is None:
             return
         # What is known may be old: a sweep need not tell that a job runs by now.
-        await self._describe(service, watch.job.job_id)
-        overdue = self._overdue(service, watch)
-        if overdue is not None:
-            watch.notify(f"job is stopped: it {overdue[1]}")
-            await self._call(service, service.cancel, watch.job.job_id)
-            watch.overdue = overdue
+        await self._describe(service, job)
+        overdue = self._overdue(service, job, waiter)
+        if overdue is None or job.is_asked_for:
+            return
+        try:
+            await self._call(service, service.cancel, job.id)
+        except Exception as error:  # noqa: BLE001 - the other jobs are well
+            waiter.stopping.failed(service.poll_seconds)
+            waiter.tell("stopping", f"job cannot be stopped, though it {overdue[1]}, trying again: {worded(error)}")
+        else:
+            waiter.overdue = overdue
+            waiter.tell("stopping", f"job is stopped: it {overdue[1]}")
 
-    def _overdue(self, service: JobService, watch: _Watch) -> tuple[EndKind, str] | None:
-        return watch.deadline_passed(time.time(), timeout_is_enforced=service.enforces_timeout)
-
-    def _tell_all(self, line: str) -> None:
-        for watches in self._watches.values():
-            for watch in watches:
-                if watch.said != line:
-                    watch.said = line
-                    watch.notify(line)
+    def _overdue(self, service: JobService, job: AwaitedJob, waiter: Waiter) -> tuple[EndKind, str] | None:
+        return waiter.deadline_passed(job.status, service.now(), timeout_is_enforced=service.enforces_timeout)
 
     async def _call(self, service: JobService, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the service in a thread, no faster than it allows."""
@@ -237,6 +166,14 @@ class Watcher:
             await asyncio.sleep(max(0.0, self._next_call - now))
             self._next_call = time.monotonic() + service.seconds_between_calls
         return await in_thread(function, *args, **kwargs)
+
+
+def _service_time(service: JobService, began: float) -> float:
+    """Return the time by the service's clock when a call began that it has just answered.
+
+    :param began: by the monotonic clock.
+    """
+    return service.now() - (time.monotonic() - began)
 
 
 _watchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Watcher]] = weakref.WeakKeyDictionary()

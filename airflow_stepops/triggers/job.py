@@ -23,7 +23,8 @@ from airflow_stepops.jobs.logs import LogFollower
 from airflow_stepops.jobs.outcome import Outcome
 from airflow_stepops.jobs.protocol import JobService, JobState, JobStatus
 from airflow_stepops.jobs.threads import in_thread
-from airflow_stepops.jobs.watcher import WatchedJob, Watcher, shared_watcher
+from airflow_stepops.jobs.waiting import WatchedJob
+from airflow_stepops.jobs.watcher import Watcher, shared_watcher
 from airflow_stepops.links.job import JOB_KEY
 from airflow_stepops.stacks.components import ArtifactStoreComponent, StepOperatorComponent
 from airflow_stepops.stacks.flavors import component_from_document

@@ -13,7 +13,13 @@ from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobS
 
 
 class InMemoryService(JobService):
-    """Jobs are what a test says they are. Calls are counted by name, sweeps and describes alike."""
+    """Jobs are what a test says they are. Calls are counted by name, sweeps and describes alike.
+
+    :ivar broken: call and job → what the call of this job raises; a job whose ``entry`` is broken is one that sweeps
+        cannot read.
+    :ivar asked: the jobs of the describes so far.
+    :ivar ahead: seconds by which the service's clock is ahead of this machine's.
+    """
 
     poll_seconds = 0.01
     seconds_between_calls = 0.0
@@ -24,15 +30,18 @@ class InMemoryService(JobService):
         self.lines: dict[str, list[str]] = {}
         self.calls: Counter[str] = Counter()
         self.failures: dict[str, int] = {}
+        self.broken: dict[tuple[str, str], Exception] = {}
+        self.asked: Counter[str] = Counter()
+        self.ahead = 0.0
         self.requests: list[JobRequest] = []
         self.refusal: JobRefusedError | None = None
         self.lists_running = True
         self._creating = threading.Lock()
 
     def set(self, job_id: str, state: JobState, **facts: object) -> JobStatus:
-        status = self.jobs.get(job_id) or JobStatus(job_id, state, created_at=time.time())
+        status = self.jobs.get(job_id) or JobStatus(job_id, state, created_at=self.now())
         self.jobs[job_id] = dataclasses.replace(status, state=state, **facts)  # type: ignore[arg-type]
-        self.changed_at[job_id] = time.time()
+        self.changed_at[job_id] = self.now()
         return self.jobs[job_id]
 
     def submit(self, request: JobRequest) -> JobStatus:
@@ -52,17 +61,24 @@ class InMemoryService(JobService):
 
     def describe(self, job_id: str) -> JobStatus:
         self._count("describe")
+        self.asked[job_id] += 1
+        self._break("describe", job_id)
         if job_id not in self.jobs:
             raise JobNotFoundError(job_id)
         return self.jobs[job_id]
 
-    def changed(self, since: float) -> Mapping[str, JobStatus]:
+    def changed(self, since: float) -> Mapping[str, JobStatus | None]:
         self._count("changed")
         changed = {job_id: self.jobs[job_id] for job_id, at in self.changed_at.items() if at >= since}
-        return {job_id: status for job_id, status in changed.items() if self.lists_running or status.state.ended}
+        told = {job_id: status for job_id, status in changed.items() if self.lists_running or status.state.ended}
+        return {job_id: None if ("entry", job_id) in self.broken else status for job_id, status in told.items()}
+
+    def now(self) -> float:
+        return time.time() + self.ahead
 
     def cancel(self, job_id: str) -> None:
         self._count("cancel")
+        self._break("cancel", job_id)
         if job_id in self.jobs and not self.jobs[job_id].state.ended:
             self.set(job_id, JobState.STOPPED)
 
@@ -86,6 +102,10 @@ class InMemoryService(JobService):
     def _count(self, call: str) -> None:
         self.calls[call] += 1
         self._fail(call)
+
+    def _break(self, call: str, job_id: str) -> None:
+        if (call, job_id) in self.broken:
+            raise self.broken[call, job_id]
 
     def _fail(self, call: str) -> None:
         if self.failures.get(call, 0) > 0:

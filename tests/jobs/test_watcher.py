@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
-from airflow_stepops.errors import EndKind
+from airflow_stepops.errors import EndKind, JobRefusedError
 from airflow_stepops.jobs.logs import LogFollower
 from airflow_stepops.jobs.protocol import JobState, JobStatus
-from airflow_stepops.jobs.watcher import WatchedJob, Watcher, shared_watcher
+from airflow_stepops.jobs.waiting import WatchedJob
+from airflow_stepops.jobs.watcher import Watcher, shared_watcher
 from tests.jobs.stand_in import InMemoryService
 
 
@@ -91,6 +92,208 @@ def test_throttling_never_ends_a_job_that_still_runs() -> None:
     assert run(body).state is JobState.SUCCEEDED
     assert said[0] == "cannot ask for the state of the job, trying again: describe: throttled"
     assert said.count(said[0]) == 1
+
+
+DENIED = JobRefusedError("AccessDenied: not authorized", EndKind.PERMISSION)
+
+
+class EndsToldOnce(InMemoryService):
+    """A service whose sweeps tell each end once."""
+
+    def changed(self, since: float) -> Mapping[str, JobStatus | None]:
+        changed = super().changed(since)
+        for job_id, status in changed.items():
+            if status is not None and status.state.ended:
+                del self.changed_at[job_id]
+        return changed
+
+
+def test_of_twenty_jobs_that_have_ended_one_that_may_not_be_described_holds_up_no_other() -> None:
+    service = EndsToldOnce()
+    names = [f"job-{number}" for number in range(20)]
+    for name in names:
+        service.set(name, JobState.RUNNING)
+    told: dict[str, list[str]] = {name: [] for name in names}
+
+    async def body() -> JobStatus:
+        watcher = Watcher(lambda: service)
+        ends = [asyncio.create_task(watcher.wait(watched(name), told[name].append)) for name in names]
+        await until(lambda: all(told.values()))
+        other = asyncio.create_task(watcher.wait(watched("other"), quiet))
+        service.broken["describe", names[0]] = DENIED
+        for name in names:
+            service.set(name, JobState.SUCCEEDED)
+        assert {status.state for status in await asyncio.gather(*ends[1:])} == {JobState.SUCCEEDED}
+        begun = service.calls["changed"]
+        await until(lambda: service.asked[names[0]] >= 3 and service.calls["changed"] > begun + 20)
+        assert service.asked[names[0]] < service.calls["changed"] - begun, "it has a back-off of its own"
+        assert not ends[0].done()
+        del service.broken["describe", names[0]]
+        other.cancel()
+        return await ends[0]
+
+    service.set("other", JobState.RUNNING)
+    assert run(body).state is JobState.SUCCEEDED
+    denied = "cannot ask for the state of the job, trying again: AccessDenied: not authorized"
+    assert told[names[0]] == ["job is running", denied, "job is succeeded"]
+    assert all(told[name] == ["job is running", "job is succeeded"] for name in names[1:])
+
+
+def test_a_cancel_that_is_refused_does_not_keep_other_jobs_from_being_stopped() -> None:
+    service = InMemoryService()
+    service.broken["cancel", "a"] = DENIED
+    for name in ("a", "b"):
+        service.set(name, JobState.PENDING)
+    said: list[str] = []
+
+    async def body() -> tuple[JobStatus, JobStatus]:
+        watcher, submitted_at = Watcher(lambda: service), time.time() - 1
+        first, second = (WatchedJob(name, submitted_at, pending_timeout=0) for name in ("a", "b"))
+        refused = asyncio.create_task(watcher.wait(first, said.append))
+        await until(lambda: bool(said))
+        stopped = await watcher.wait(second, quiet)
+        await until(lambda: service.calls["cancel"] >= 4)
+        assert not refused.done()
+        del service.broken["cancel", "a"]
+        return stopped, await refused
+
+    assert [status.kind for status in run(body)] == [EndKind.CAPACITY] * 2
+    assert said == [
+        "job is pending",
+        "job cannot be stopped, though it waited longer than pending_timeout=0 s, trying again: AccessDenied: not "
+        "authorized",
+        "job is stopped: it waited longer than pending_timeout=0 s",
+        "job is stopped",
+    ]
+
+
+def test_a_job_whose_state_cannot_be_read_harms_no_other() -> None:
+    service = InMemoryService()
+    for name in ("a", "b"):
+        service.set(name, JobState.RUNNING)
+    service.broken["entry", "a"] = service.broken["describe", "a"] = KeyError("status")
+    said: list[str] = []
+
+    async def body() -> JobStatus:
+        watcher = Watcher(lambda: service)
+        unreadable = asyncio.create_task(watcher.wait(watched("a"), said.append))
+        other = asyncio.create_task(watcher.wait(watched("b"), quiet))
+        await until(lambda: bool(said))
+        service.set("b", JobState.SUCCEEDED)
+        await other
+        service.broken.clear()
+        service.set("a", JobState.SUCCEEDED)
+        return await unreadable
+
+    assert run(body).state is JobState.SUCCEEDED
+    assert said == ["cannot ask for the state of the job, trying again: KeyError: 'status'", "job is succeeded"]
+
+
+def test_a_job_of_which_a_sweep_tells_no_state_is_described() -> None:
+    service = InMemoryService()
+    for name in ("a", "b"):
+        service.set(name, JobState.RUNNING)
+
+    async def body() -> JobStatus:
+        watcher = Watcher(lambda: service)
+        ends = [asyncio.create_task(watcher.wait(watched(name), quiet)) for name in ("a", "b")]
+        await until(lambda: service.calls["changed"] >= 1)
+        service.broken["entry", "a"] = KeyError("status")
+        service.set("a", JobState.FAILED, kind=EndKind.USER_CODE)
+        status = await ends[0]
+        service.set("b", JobState.SUCCEEDED)
+        await ends[1]
+        return status
+
+    assert run(body).kind is EndKind.USER_CODE
+
+
+def test_one_who_cannot_be_told_harms_no_other_and_gets_the_end() -> None:
+    service = InMemoryService()
+    for name in ("a", "b"):
+        service.set(name, JobState.RUNNING)
+    said: list[str] = []
+
+    def broken(line: str) -> None:
+        raise OSError("the log is closed")
+
+    async def body() -> list[JobStatus]:
+        watcher = Watcher(lambda: service)
+        ends = [
+            asyncio.create_task(watcher.wait(watched(name), notify))
+            for name, notify in (("a", broken), ("b", said.append))
+        ]
+        await until(lambda: bool(said))
+        for name in ("a", "b"):
+            service.set(name, JobState.SUCCEEDED)
+        return await asyncio.gather(*ends)
+
+    assert [status.state for status in run(body)] == [JobState.SUCCEEDED] * 2
+    assert said == ["job is running", "job is succeeded"]
+
+
+def test_a_sweep_that_fails_is_told_to_all_and_tried_again() -> None:
+    service = InMemoryService()
+    for name in ("a", "b"):
+        service.set(name, JobState.RUNNING)
+    said: list[str] = []
+
+    async def body() -> list[JobStatus]:
+        watcher = Watcher(lambda: service)
+        ends = [asyncio.create_task(watcher.wait(watched(name), said.append)) for name in ("a", "b")]
+        await until(lambda: len(said) == 2)
+        service.fail("changed", 3)
+        await until(lambda: len(said) == 6)
+        for name in ("a", "b"):
+            service.set(name, JobState.SUCCEEDED)
+        return await asyncio.gather(*ends)
+
+    assert [status.state for status in run(body)] == [JobState.SUCCEEDED] * 2
+    problem = "cannot ask for the state of the job, trying again: changed: throttled"
+    assert said[:6] == ["job is running"] * 2 + [problem] * 2 + ["job is running"] * 2
+
+
+def test_a_second_one_who_waits_for_a_job_gets_its_end_too() -> None:
+    service = EndsToldOnce()
+    for name in ("a", "b"):
+        service.set(name, JobState.RUNNING)
+
+    async def body() -> None:
+        watcher = Watcher(lambda: service)
+        ends = [asyncio.create_task(watcher.wait(watched(name), quiet)) for name in ("a", "b")]
+        await until(lambda: service.calls["changed"] >= 1)
+        service.set("a", JobState.SUCCEEDED)
+        await ends[0]
+        again = asyncio.create_task(watcher.wait(watched("a"), quiet))
+        both = asyncio.create_task(watcher.wait(watched("a"), quiet))
+        assert (await again).state is (await both).state is JobState.SUCCEEDED
+        service.set("b", JobState.SUCCEEDED)
+        await ends[1]
+
+    run(body)
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+def test_the_clock_of_the_service_counts(ahead: float) -> None:
+    service = InMemoryService()
+    service.ahead = ahead
+    now = service.now()
+    for name in ("late", "early", "ends"):
+        service.set(name, JobState.RUNNING, started_at=now - (400 if name == "late" else 0))
+
+    async def body() -> None:
+        watcher = Watcher(lambda: service)
+        late, early, ends = (
+            asyncio.create_task(watcher.wait(WatchedJob(name, now, timeout=300), quiet))
+            for name in ("late", "early", "ends")
+        )
+        assert (await late).kind is EndKind.TIMEOUT
+        service.set("ends", JobState.SUCCEEDED)
+        assert (await ends).state is JobState.SUCCEEDED
+        service.set("early", JobState.SUCCEEDED)
+        assert (await early).state is JobState.SUCCEEDED
+
+    run(body)
 
 
 def test_a_service_that_cannot_be_connected_for_now_is_tried_again() -> None:

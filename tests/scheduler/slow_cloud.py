@@ -67,7 +67,7 @@ class SlowJobService(LocalJobService):
         time.sleep(self._seconds)
         return super().describe(job_id)
 
-    def changed(self, since: float) -> Mapping[str, JobStatus]:
+    def changed(self, since: float) -> Mapping[str, JobStatus | None]:
         time.sleep(self._seconds)
         return LocalJobService(self._root).changed(since)
 

@@ -15,7 +15,9 @@ from airflow_stepops.clouds.aws.logs import read_logs
 from airflow_stepops.clouds.aws.request import create_request
 from airflow_stepops.clouds.aws.states import processing_status, training_status
 from airflow_stepops.clouds.aws.step_operator import SageMakerStepOperator
+from airflow_stepops.clouds.sweeps import read_entry
 from airflow_stepops.errors import JobNotFoundError
+from airflow_stepops.jobs.clock import ServiceClock
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobStatus, LogChunk
 
 
@@ -71,6 +73,7 @@ class SageMakerJobService(JobService):
     def __init__(self, settings: SageMakerStepOperator) -> None:
         self._settings = settings
         self._kind = _KINDS[settings.job_type]
+        self._clock = ServiceClock()
 
     def submit(self, request: JobRequest) -> JobStatus:
         """Create the job, or return the one of this name."""
@@ -104,11 +107,16 @@ class SageMakerJobService(JobService):
                     raise JobNotFoundError(f"SageMaker has no {self._kind.word} job {job_id!r}") from error
                 raise
 
-    def changed(self, since: float) -> Mapping[str, JobStatus]:
+    def changed(self, since: float) -> Mapping[str, JobStatus | None]:
         """Return the jobs of the account that changed; those of others are of no interest to who asks."""
+        kind = self._kind
         with passing():
-            found = (self._kind.status(summary) for summary in self._summaries(since))
-            return {status.id: status for status in found if self._kind.told_running or status.state.ended}
+            found = {summary[kind.name]: read_entry(kind.status, summary) for summary in self._summaries(since)}
+        return {name: status for name, status in found.items() if kind.told_running or not status or status.state.ended}
+
+    def now(self) -> float:
+        """Return the time by SageMaker's clock."""
+        return self._clock.now()
 
     def cancel(self, job_id: str) -> None:
         """Ask SageMaker to stop the job: SIGTERM, and SIGKILL after 120 seconds."""
@@ -146,7 +154,12 @@ class SageMakerJobService(JobService):
         return client(service, self._settings.connection, self._settings.region)
 
     def _call(self, verb: str, **arguments: Any) -> Any:
-        return getattr(self._client, f"{verb}_{self._kind.word}_job")(**arguments)
+        return self._timed(getattr(self._client, f"{verb}_{self._kind.word}_job")(**arguments))
+
+    def _timed(self, answer: Any) -> Any:
+        """Return an answer after a look at its time."""
+        self._clock.read(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
+        return answer
 
     def _model(self, operation: str) -> Any:
         return self._client.meta.service_model.operation_model(operation)
@@ -162,7 +175,7 @@ class SageMakerJobService(JobService):
         after = datetime.fromtimestamp(since, UTC)
         pages = self._client.get_paginator(f"list_{self._kind.word}_jobs").paginate(LastModifiedTimeAfter=after)
         for page in pages:
-            yield from page[self._kind.summaries]
+            yield from self._timed(page)[self._kind.summaries]
 
 
 def _is_unknown(error: Any) -> bool:

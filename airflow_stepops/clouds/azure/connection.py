@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
     from azure.core.credentials import TokenCredential
 
+    from airflow_stepops.jobs.clock import ServiceClock
+
 DEFAULT_CONNECTION = "azure_default"
 #: For connecting, and for each wait of a call.
 ANSWER_SECONDS = 30.0
@@ -126,6 +128,7 @@ class Account:
         params: Mapping[str, Any] | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
+        clock: ServiceClock | None = None,
     ) -> Any:
         """Make one call of a REST API, and return its answer: the JSON document, ``{}`` for none.
 
@@ -133,6 +136,7 @@ class Account:
         :param scope: of the token, see :meth:`token`.
         :param params: of the query.
         :param json: body of the request.
+        :param clock: is set by the answer.
         :raises TransientServiceError: for what may pass by itself: throttling, 5xx, connections, timeouts.
         :raises RefusedCallError: for all else, with Azure's status and code, and the kind of end.
         """
@@ -149,6 +153,8 @@ class Account:
             if failure.expired:
                 _forget_accounts()
             raise failure.error()
+        if clock is not None:
+            clock.read(response.headers.get("date"))
         try:
             return response.json() if response.content else {}
         except ValueError as error:

@@ -19,7 +19,9 @@ from airflow_stepops.clouds.azure.logs import LogReader
 from airflow_stepops.clouds.azure.request import create_request
 from airflow_stepops.clouds.azure.states import SILENT, job_status, lost
 from airflow_stepops.clouds.azure.step_operator import TAG, AzureMLStepOperator
+from airflow_stepops.clouds.sweeps import read_entry
 from airflow_stepops.errors import JobNotFoundError
+from airflow_stepops.jobs.clock import ServiceClock
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus, LogChunk
 
 _VERSION = "2025-12-01"
@@ -27,9 +29,9 @@ _RUN_HISTORY_VERSION = "v1.0"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}")
 #: Seconds after which a job that Azure ML hears nothing of is given up.
 _SILENCE = 15 * 60.0
-#: Who asks first for what has changed gets also jobs that were made so many seconds earlier, and have ended since.
+#: The first sweep gets also jobs that were made so many seconds earlier, and have ended since.
 _FIRST_LOOK_BACK = 8 * 86400.0
-#: So many pages of the list are looked at; jobs that are further back are asked about one by one.
+#: So many pages of the list are looked at; jobs that are further back are described one by one.
 _MOST_PAGES = 20
 
 
@@ -43,7 +45,10 @@ class AzureMLJobService(JobService):
 
     def __init__(self, settings: AzureMLStepOperator) -> None:
         self._settings = settings
-        self._going_on: set[str] | None = None
+        self._clock = ServiceClock()
+        self._look_back = _FIRST_LOOK_BACK
+        #: Jobs that a sweep or a describe has told to go on, and no sweep to have ended.
+        self._going_on: set[str] = set()
         self._silent_since: dict[str, float] = {}
         self._files = httpx.Client(timeout=ANSWER_SECONDS)
 
@@ -81,30 +86,33 @@ class AzureMLJobService(JobService):
         status = job_status(job)
         if status.state is not JobState.PENDING:
             status = job_status(job, self._details(job_id))
-        return self._unless_lost(job, status)
+        status = self._unless_lost(job, status)
+        if not status.state.ended:
+            self._going_on.add(job_id)
+        return status
 
-    def changed(self, since: float) -> Mapping[str, JobStatus]:
+    def changed(self, since: float) -> Mapping[str, JobStatus | None]:
         """Return the jobs made since then, and those that went on at the last call; of both more than that.
 
         Azure ML lists the newest jobs first, and cannot be asked for the jobs that have ended since then.
         """
-        missing = set(self._going_on or ())
-        oldest = since - (_FIRST_LOOK_BACK if self._going_on is None else 0.0)
-        found: dict[str, JobStatus] = {}
+        missing = set(self._going_on)
+        oldest = since - self._look_back
+        found: dict[str, JobStatus | None] = {}
         for number, page in enumerate(self._pages(), 1):
-            statuses = {str(job["name"]): self._unless_lost(job, job_status(job)) for job in page}
+            statuses = {str(job["name"]): read_entry(self._listed, job) for job in page}
             found |= statuses
             missing -= set(statuses)
-            is_past = all((status.created_at or 0.0) < oldest for status in statuses.values())
+            is_past = all(status and (status.created_at or 0.0) < oldest for status in statuses.values())
             if (is_past and not missing) or number == _MOST_PAGES:
                 break
-        for job_id in missing:
-            try:
-                found[job_id] = self.describe(job_id)
-            except JobNotFoundError:
-                continue
-        self._going_on = {job_id for job_id, status in found.items() if not status.state.ended}
-        return found
+        self._going_on = {job_id for job_id, status in found.items() if status and not status.state.ended}
+        self._look_back = 0.0
+        return {**dict.fromkeys(missing), **found}
+
+    def now(self) -> float:
+        """Return the time by Azure's clock."""
+        return self._clock.now()
 
     def cancel(self, job_id: str) -> None:
         """Ask Azure ML to stop the job, which takes a while."""
@@ -168,6 +176,9 @@ class AzureMLJobService(JobService):
             return {}
         return details
 
+    def _listed(self, job: Mapping[str, Any]) -> JobStatus:
+        return self._unless_lost(job, job_status(job))
+
     def _pages(self) -> Iterator[list[Mapping[str, Any]]]:
         answer = self._call("GET", "jobs", params={"tag": TAG, "listViewType": "All", "jobType": "Command"})
         while True:
@@ -201,13 +212,13 @@ class AzureMLJobService(JobService):
         if now - self._silent_since.setdefault(status.id, now) < _SILENCE:
             return status
         self.cancel(status.id)
-        return lost(status, _SILENCE)
+        return lost(status, _SILENCE, self.now())
 
     def _call(self, method: str, path: str = "", **request: Any) -> Any:
         to = self._account
         url = f"{to.cloud.resource_manager}{self._workspace}{f'/{path}' if path else ''}"
         params = {"api-version": _VERSION, **request.pop("params", {})}
-        return to.call(method, url, scope=to.cloud.scope, params=params, **request)
+        return to.call(method, url, scope=to.cloud.scope, params=params, clock=self._clock, **request)
 
     def _get(self, url: str, params: Mapping[str, str] | None = None) -> Any:
         """Return what is at an address that Azure ML itself gave."""

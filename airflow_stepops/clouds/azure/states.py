@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -93,11 +92,14 @@ def job_status(job: Mapping[str, Any], details: Mapping[str, Any] | None = None)
     )
 
 
-def lost(status: JobStatus, seconds: float) -> JobStatus:
-    """Return the status of a job that is given up, after Azure ML has heard nothing of it for so long."""
+def lost(status: JobStatus, seconds: float, now: float) -> JobStatus:
+    """Return the status of a job that is given up, after Azure ML has heard nothing of it for so long.
+
+    :param now: Unix time by Azure's clock.
+    """
     reason = f"Azure ML has heard nothing of the job for {seconds / 60:.0f} minutes ({SILENT}); it is being stopped"
     return dataclasses.replace(
-        status, state=JobState.FAILED, detail="", kind=EndKind.INFRASTRUCTURE, reason=reason, ended_at=time.time()
+        status, state=JobState.FAILED, detail="", kind=EndKind.INFRASTRUCTURE, reason=reason, ended_at=now
     )
 
 

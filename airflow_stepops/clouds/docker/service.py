@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from docker.errors import APIError, NotFound
@@ -18,6 +19,7 @@ from airflow_stepops.clouds.docker.failures import create_error, explanation, pa
 from airflow_stepops.clouds.docker.logs import LogReader
 from airflow_stepops.clouds.docker.secrets import secrets_archive
 from airflow_stepops.clouds.secrets import launcher_secrets
+from airflow_stepops.clouds.sweeps import read_entry
 from airflow_stepops.errors import BuildEngineError, EndKind, JobNotFoundError, JobRefusedError, TransientServiceError
 from airflow_stepops.images.engine import connect
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobStatus, LogChunk
@@ -75,11 +77,11 @@ class DockerJobService(JobService):
             raise JobNotFoundError(f"the engine has no container {job_id!r}")
         return status
 
-    def changed(self, since: float) -> Mapping[str, JobStatus]:  # noqa: ARG002 - one call lists all that are kept
+    def changed(self, since: float) -> Mapping[str, JobStatus | None]:  # noqa: ARG002 - one call lists all that are kept
         """Return all jobs of ours that the engine keeps."""
         with passing():
-            listed = self._list()
-        return {entry["Labels"][LABEL]: states.listed(entry["Labels"][LABEL], entry) for entry in listed}
+            listed = {entry["Labels"][LABEL]: entry for entry in self._list()}
+        return {name: read_entry(partial(states.listed, name), entry) for name, entry in listed.items()}
 
     def cancel(self, job_id: str) -> None:
         """Send SIGTERM, and SIGKILL after 30 seconds, from a thread. A container that has not begun is removed."""

@@ -21,6 +21,8 @@ from airflow_stepops.errors import StackError
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
+    from airflow_stepops.jobs.clock import ServiceClock
+
 _DEFAULT_CONNECTION = "google_cloud_default"
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _KEPT_SECONDS = 15 * 60.0
@@ -131,12 +133,14 @@ class Account:
         *,
         params: Mapping[str, Any] | None = None,
         json: Any = None,
+        clock: ServiceClock | None = None,
     ) -> Any:
         """Make one call of a REST API, and return its answer: the JSON document.
 
         :param url: absolute; see :meth:`endpoint`.
         :param params: of the query.
         :param json: body of the request.
+        :param clock: is set by the answer.
         :raises TransientServiceError: for what may pass by itself: throttling, 5xx, connections, timeouts.
         :raises RefusedCallError: for all else, with Google's status and the kind of end.
         """
@@ -154,6 +158,8 @@ class Account:
                 # The connection is read anew for the next try.
                 _accounts.clear()
             raise failure.error()
+        if clock is not None:
+            clock.read(response.headers.get("date"))
         return _read_json(response)
 
     def _send(self, method: str, url: str, token: str, **request: Any) -> httpx.Response:

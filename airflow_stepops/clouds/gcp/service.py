@@ -16,7 +16,9 @@ from airflow_stepops.clouds.gcp.logs import LogReader, Pace
 from airflow_stepops.clouds.gcp.request import create_request
 from airflow_stepops.clouds.gcp.states import ENDED, job_status
 from airflow_stepops.clouds.gcp.step_operator import LABEL, VertexStepOperator
+from airflow_stepops.clouds.sweeps import read_entry
 from airflow_stepops.errors import JobNotFoundError, TransientServiceError
+from airflow_stepops.jobs.clock import ServiceClock
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus, LogChunk
 
 _CONSOLE = "https://console.cloud.google.com"
@@ -25,7 +27,7 @@ _PAGE = 100
 _SUMMARY = "name,state,createTime,startTime,endTime,error,labels"
 _OURS = f"labels.{LABEL}:*"
 _GOING_ON = " AND ".join([_OURS, *(f'state!="JOB_STATE_{state}"' for state in ENDED)])
-#: Who asks first for what has changed gets also jobs that were made so many seconds earlier, and have ended since.
+#: The first sweep gets also jobs that were made so many seconds earlier, and have ended since.
 _FIRST_LOOK_BACK = 8 * 86400.0
 #: Who reads a log again within this part of the time between two looks does not merely follow the job.
 _USUAL_PART = 0.9
@@ -44,7 +46,10 @@ class VertexJobService(JobService):
 
     def __init__(self, settings: VertexStepOperator) -> None:
         self._settings = settings
-        self._going_on: set[str] | None = None
+        self._clock = ServiceClock()
+        self._look_back = _FIRST_LOOK_BACK
+        #: Jobs that a sweep or a describe has told to go on, and no sweep to have ended.
+        self._going_on: set[str] = set()
         self._readers: dict[str, LogReader] = {}
         self._read_at: dict[str, float] = {}
 
@@ -75,28 +80,32 @@ class VertexJobService(JobService):
         """Return the job."""
         try:
             if job_id.isdigit():
-                return job_status(self._call("GET", f"/{job_id}"))
+                status = job_status(self._call("GET", f"/{job_id}"))
+                if not status.state.ended:
+                    self._going_on.add(job_id)
+                return status
         except RefusedCallError as error:
             if not error.is_not_found:
                 raise
         raise JobNotFoundError(f"Vertex AI has no custom job {job_id!r} in {self._settings.region}")
 
-    def changed(self, since: float) -> Mapping[str, JobStatus]:
-        """Return the jobs that go on, those made since then, and those that went on at the last call and have ended.
+    def changed(self, since: float) -> Mapping[str, JobStatus | None]:
+        """Return the jobs that go on, those made since then, and, as ``None``, those that went on and do no more.
 
         Vertex AI cannot be asked for the jobs that have ended since then.
         """
-        first = self._going_on is None
-        moment = datetime.fromtimestamp(since - (_FIRST_LOOK_BACK if first else 0), UTC)
-        found = self._listed(f'{_OURS} AND create_time>="{moment:%Y-%m-%dT%H:%M:%S.%fZ}"')
-        found |= self._listed(_GOING_ON)
-        for job_id in (self._going_on or set()) - set(found):
-            try:
-                found[job_id] = self.describe(job_id)
-            except JobNotFoundError:
-                continue
-        self._going_on = {job_id for job_id, status in found.items() if not status.state.ended}
-        return found
+        went_on = set(self._going_on)
+        moment = datetime.fromtimestamp(since - self._look_back, UTC)
+        listed: dict[str, JobStatus | None] = {}
+        for condition in (f'{_OURS} AND create_time>="{moment:%Y-%m-%dT%H:%M:%S.%fZ}"', _GOING_ON):
+            listed |= {_number(job): read_entry(job_status, job) for job in self._jobs(condition)}
+        self._going_on = {job_id for job_id, status in listed.items() if status and not status.state.ended}
+        self._look_back = 0.0
+        return {**dict.fromkeys(went_on), **listed}
+
+    def now(self) -> float:
+        """Return the time by Google's clock."""
+        return self._clock.now()
 
     def cancel(self, job_id: str) -> None:
         """Ask Vertex AI to stop the job. It may still succeed."""
@@ -144,10 +153,7 @@ class VertexJobService(JobService):
         return account(self._settings.connection, self._settings.project)
 
     def _named(self, name: str) -> dict[str, JobStatus]:
-        return self._listed(f'labels.{LABEL}="{name}"')
-
-    def _listed(self, condition: str) -> dict[str, JobStatus]:
-        return {status.id: status for status in map(job_status, self._jobs(condition))}
+        return {_number(job): job_status(job) for job in self._jobs(f'labels.{LABEL}="{name}"')}
 
     def _jobs(self, condition: str) -> Iterator[Mapping[str, Any]]:
         asked: dict[str, Any] = {"filter": condition, "pageSize": _PAGE, "readMask": _SUMMARY}
@@ -162,7 +168,7 @@ class VertexJobService(JobService):
         to = self._account
         parent = f"projects/{to.project}/locations/{self._settings.region}"
         url = f"{to.endpoint('aiplatform', self._settings.region)}/v1/{parent}/customJobs{path}"
-        return to.call(method, url, **request)
+        return to.call(method, url, clock=self._clock, **request)
 
     def _read_entries(self, longest_wait: float, asked: dict[str, Any]) -> Mapping[str, Any]:
         to = self._account
@@ -175,6 +181,11 @@ class VertexJobService(JobService):
 @lru_cache(maxsize=64)
 def _pace(project: str) -> Pace:  # noqa: ARG001 - one for each project
     return Pace()
+
+
+def _number(job: Mapping[str, Any]) -> str:
+    """Return a job's id."""
+    return str(job["name"]).rpartition("/")[2]
 
 
 def _oldest(jobs: Mapping[str, JobStatus]) -> JobStatus:

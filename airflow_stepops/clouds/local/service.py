@@ -17,6 +17,7 @@ from airflow_stepops.clouds.local.job_folder import JobFolder
 from airflow_stepops.clouds.local.logs import read_lines
 from airflow_stepops.clouds.local.processes import kill_processes_of
 from airflow_stepops.clouds.secrets import launcher_secrets
+from airflow_stepops.clouds.sweeps import read_entry
 from airflow_stepops.errors import EndKind, JobNotFoundError, JobRefusedError
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus, LogChunk
 from airflow_stepops.runtime.spec import SPEC_VARIABLE
@@ -70,14 +71,14 @@ class LocalJobService(JobService):
         except FileNotFoundError as error:
             raise JobNotFoundError(f"there is no job {job_id!r} in {self._root}") from error
 
-    def changed(self, since: float) -> Mapping[str, JobStatus]:
+    def changed(self, since: float) -> Mapping[str, JobStatus | None]:
         """Return the jobs that run, and those that have ended since."""
-        found: dict[str, JobStatus] = {}
-        for folder in self._folders():
-            status = self.find(folder.path.name)
-            if status is not None and (status.ended_at is None or status.ended_at >= since):
-                found[status.id] = status
-        return found
+        found = {folder.path.name: read_entry(self.describe, folder.path.name) for folder in self._folders()}
+        return {
+            name: status
+            for name, status in found.items()
+            if status is None or status.ended_at is None or status.ended_at >= since
+        }
 
     def cancel(self, job_id: str) -> None:
         """Tell the job's supervisor to end it: SIGTERM, and SIGKILL after 30 seconds."""

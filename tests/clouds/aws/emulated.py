@@ -20,6 +20,8 @@ import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from tests.clouds.clock import Clock
+
 REGION = "eu-central-1"
 ACCESS_KEY = "AKIAEMULATEDAWSKEYS0"
 SECRET_KEY = "emulated/secret+key"
@@ -49,6 +51,7 @@ class EmulatedAws:
     :param login_seconds: how long ECR's logins say they are good for.
     :param logins: passwords of ECR that are good.
     :param given: passwords of ECR so far.
+    :param clock: of all services.
     """
 
     url: str = ""
@@ -59,6 +62,7 @@ class EmulatedAws:
     login_seconds: float = 12 * 3600
     logins: set[str] = field(default_factory=set)
     given: list[str] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
     _failing: list[Failing] = field(default_factory=list)
     _deciding: threading.Lock = field(default_factory=threading.Lock)
 
@@ -150,7 +154,8 @@ def emulated_aws() -> Iterator[EmulatedAws]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     aws = EmulatedAws()
     application = aws.application(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, application, threaded=True)
+    handler = aws.clock.request_handler()
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     aws.url = f"http://127.0.0.1:{server.server_port}"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ import moto.sagemaker.urls
 import pytest
 from moto.core.responses import ActionResult
 from moto.iam.models import iam_backends
-from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
+from moto.sagemaker.exceptions import ResourceInUseException, SagemakerClientError, ValidationError
 from moto.sagemaker.responses import SageMakerResponse
 
 from airflow_stepops.clouds.aws.limits import check_request
 from airflow_stepops.errors import JobRefusedError
 from tests.clouds.aws.emulated import ACCESS_KEY, REGION, SECRET_KEY, EmulatedAws
+from tests.clouds.clock import Clock
 from tests.engines import Podman
 
 ACCOUNT = "123456789012"
@@ -50,15 +51,19 @@ class Job:
 
     kind: str
     request: dict[str, Any]
+    clock: Clock = field(default_factory=Clock)
     status: str = "InProgress"
     secondary: str = "Starting"
     reason: str = ""
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    changed_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    created_at: datetime = field(init=False)
+    changed_at: datetime = field(init=False)
     started_at: datetime | None = None
     ended_at: datetime | None = None
     transitions: list[dict[str, Any]] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.created_at = self.changed_at = self.clock.now()
 
     @property
     def name(self) -> str:
@@ -70,7 +75,7 @@ class Job:
 
     def move(self, status: str, secondary: str, reason: str = "") -> None:
         self.status, self.secondary, self.reason = status, secondary, reason
-        self.changed_at = datetime.now(UTC)
+        self.changed_at = self.clock.now()
         self.transitions.append(
             {"Status": secondary, "StartTime": self.changed_at, "StatusMessage": reason or secondary}
         )
@@ -111,6 +116,8 @@ class SageMaker:
         self.aws = aws
         self.jobs: dict[str, Job] = {}
         self.created = 0
+        #: Names of jobs that nobody may describe or stop.
+        self.denied: set[str] = set()
         #: Ends that the service itself brings about: task id → status, secondary status, reason of its next job.
         self.ends: dict[str, tuple[str, str, str]] = {}
         self._lock = threading.Lock()
@@ -155,7 +162,7 @@ class SageMaker:
         roles = iam_backends[ACCOUNT]["aws"].roles.values()
         if request["RoleArn"] not in [role.arn for role in roles]:
             raise ValidationError(f"Could not assume role {request['RoleArn']}. Please ensure that the role exists")
-        job = Job(kind, request)
+        job = Job(kind, request, self.aws.clock)
         with self._lock:
             if job.name in self.jobs:
                 raise ResourceInUseException(
@@ -169,6 +176,8 @@ class SageMaker:
 
     def _job(self, kind: str, request: dict[str, Any]) -> Job:
         name = request[f"{kind}JobName"]
+        if name in self.denied:
+            raise SagemakerClientError("AccessDeniedException", f"User is not authorized to describe or stop {name}")
         job = self.jobs.get(name)
         if job is None or job.kind != kind:
             if kind == "Training":
@@ -219,7 +228,7 @@ class SageMaker:
         except AssertionError:
             job.move("Failed", "Failed", _CANNOT_PULL)
             return
-        job.started_at = datetime.now(UTC)
+        job.started_at = self.aws.clock.now()
         job.move("InProgress", "Training")
         with tempfile.TemporaryDirectory() as folder:
             self._run(job, image, specification["ContainerEntrypoint"], Path(folder))

@@ -13,7 +13,8 @@ import pytest
 from airflow_stepops.clouds.aws.service import SageMakerJobService
 from airflow_stepops.clouds.aws.step_operator import SageMakerStepOperator
 from airflow_stepops.jobs.protocol import JobState, JobStatus
-from airflow_stepops.jobs.watcher import WatchedJob, shared_watcher
+from airflow_stepops.jobs.waiting import WatchedJob
+from airflow_stepops.jobs.watcher import shared_watcher
 from tests.clouds.aws.conftest import Connect
 from tests.clouds.aws.emulated import EmulatedAws
 from tests.clouds.aws.sagemaker import ROLE, Job, SageMaker

@@ -141,7 +141,8 @@ class AzureML:
                 inner = {"code": "Immutable", "innerError": {"code": "JobPropertyImmutable"}}
                 return error(400, "UserError", _EXISTS.format(", ".join(changed)), innerError=inner)
             if there is None:
-                job = self.jobs[name] = Job(name, properties, self.environments[environment]["properties"]["image"])
+                image = self.environments[environment]["properties"]["image"]
+                job = self.jobs[name] = Job(name, properties, image, self.azure.clock)
                 threading.Thread(target=self.compute.live, args=(job,), daemon=True).start()
             self.lost -= 1
             if self.lost >= 0:

@@ -10,13 +10,14 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from azure.storage.blob import BlobClient, BlobServiceClient
 from pydantic import TypeAdapter
 
 from tests.clouds.azure.emulated import ACCOUNT, ACCOUNT_KEY, EmulatedAzure
+from tests.clouds.clock import Clock
 from tests.engines import Podman
 
 #: Of the workspace's storage, with what jobs print.
@@ -43,21 +44,25 @@ class Job:
     name: str
     sent: dict[str, Any]
     image: str
+    clock: Clock = field(default_factory=Clock)
     status: str = "NotStarted"
     stop: threading.Event = field(default_factory=threading.Event)
     files: list[str] = field(default_factory=list)
     tail: str = ""
-    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    created: datetime = field(init=False)
     started: datetime | None = None
     ended: datetime | None = None
     error: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.created = self.clock.now()
 
     @property
     def has_ended(self) -> bool:
         return self.status in ENDED
 
     def move(self, status: str, error: dict[str, Any] | None = None) -> None:
-        now = datetime.now(UTC)
+        now = self.clock.now()
         if status == "Running" and self.started is None:
             self.started = now
         if status in ENDED:

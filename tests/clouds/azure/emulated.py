@@ -18,6 +18,7 @@ import httpx
 import jwt
 from werkzeug import Request, Response
 
+from tests.clouds.clock import Clock
 from tests.clouds.gcp.emulated import Answer, Api, Call, Failing, serving
 from tests.engines import CACHE, free_port, running, wait_until
 from tests.images.certificates import signed_by_authority
@@ -51,6 +52,7 @@ class EmulatedAzure:
     :param token_seconds: how long access tokens are good for.
     :param secrets: client id → secret of a service principal.
     :param open_to_all: services that answer calls without a token.
+    :param clock: of all services but Blob Storage.
     """
 
     authority: Path
@@ -64,6 +66,7 @@ class EmulatedAzure:
     token_seconds: float = 3600.0
     secrets: dict[str, str] = field(default_factory=lambda: {CLIENT: SECRET})
     open_to_all: set[str] = field(default_factory=lambda: {"", "msi"})
+    clock: Clock = field(default_factory=Clock)
     _failing: list[Failing] = field(default_factory=list)
 
     @property
@@ -203,7 +206,7 @@ def emulated_azure(folder: Path) -> Iterator[EmulatedAzure]:
         file.write_bytes(text)
     azure = EmulatedAzure(authority, (certificate, key))
     azure.apis["msi"] = node_identity(azure)
-    with serving(azure.answer, ADDRESS, certificate=(str(certificate), str(key))) as azure.url:
+    with serving(azure.answer, ADDRESS, certificate=(str(certificate), str(key)), clock=azure.clock) as azure.url:
         yield azure
 
 

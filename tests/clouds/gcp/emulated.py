@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from werkzeug import Request, Response
 from werkzeug.serving import make_server
 
+from tests.clouds.clock import Clock
+
 PROJECT = "steps-on-vertex"
 WORKER = f"worker@{PROJECT}.iam.gserviceaccount.com"
 JOB = f"job@{PROJECT}.iam.gserviceaccount.com"
@@ -87,6 +89,7 @@ class EmulatedGcp:
     :param grants: how tokens were asked for so far: ``key``, ``federation``, ``impersonation``, ``metadata``.
     :param disabled: emails of service accounts that get no tokens.
     :param open_to_all: services that answer calls without a token.
+    :param clock: of all services.
     """
 
     url: str = ""
@@ -98,6 +101,7 @@ class EmulatedGcp:
     grants: list[str] = field(default_factory=list)
     disabled: set[str] = field(default_factory=set)
     open_to_all: set[str] = field(default_factory=set)
+    clock: Clock = field(default_factory=Clock)
     _failing: list[Failing] = field(default_factory=list)
 
     @cached_property
@@ -269,10 +273,12 @@ def serving(
     host: str = "127.0.0.1",
     port: int = 0,
     certificate: tuple[str, str] | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[str]:
     """Serve for the time of the block, and give the URL.
 
     :param certificate: files of a certificate and its key, to serve with TLS.
+    :param clock: of the server; default: this machine's.
     """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
 
@@ -283,7 +289,8 @@ def serving(
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionError("as planned") from None
 
-    server = make_server(host, port, application, threaded=True, ssl_context=certificate)
+    handler = (clock or Clock()).request_handler()
+    server = make_server(host, port, application, threaded=True, request_handler=handler, ssl_context=certificate)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
@@ -329,7 +336,7 @@ def emulated_gcp() -> Iterator[EmulatedGcp]:
         service, slash, rest = request.path.lstrip("/").partition("/")
         return gcp.answer(request, service, f"/{rest}") if slash else gcp.answer(request, "", request.path)
 
-    with serving(answer) as gcp.url:
+    with serving(answer, clock=gcp.clock) as gcp.url:
         yield gcp
 
 

@@ -315,7 +315,9 @@ def test_a_job_is_its_service_account_and_gets_its_variables_as_they_are(ground:
     assert any(call.caller == JOB and call.service == "storage" for call in gcp.calls)
 
 
-def test_a_job_that_ended_between_two_looks_is_told_once_more(ground: OnVertex) -> None:
+def test_of_a_job_that_ended_between_two_sweeps_the_second_says_that_it_has_to_be_described(
+    ground: OnVertex, gcp: EmulatedGcp
+) -> None:
     service = ground.connect()
     job_id = service.submit(ground.request("wait")).id
     running(service, job_id)
@@ -323,7 +325,12 @@ def test_a_job_that_ended_between_two_looks_is_told_once_more(ground: OnVertex) 
     assert service.changed(later)[job_id].state is JobState.RUNNING
     service.cancel(job_id)
     ended(ground.connect(), job_id)
-    assert service.changed(later)[job_id].state is JobState.STOPPED
+    before = gcp.count("aiplatform")
+    changed = service.changed(later)
+    assert job_id in changed
+    assert changed[job_id] is None
+    assert gcp.count("aiplatform") == before + 2, "two lists, and no call for a single job"
+    assert service.describe(job_id).state is JobState.STOPPED
     assert job_id not in service.changed(later)
 
 
@@ -345,7 +352,7 @@ def test_jobs_of_others_are_not_looked_at(ground: OnVertex, emulated: Vertex) ->
     job = emulated.jobs[service.submit(ground.request("add", 1, 1)).id]
     ended(service, job.id)
     del job.shown.labels["stepops_job"]
-    assert job.id not in service.changed(0.0)
+    assert job.id not in ground.connect().changed(0.0)
 
 
 def test_no_secret_is_in_what_a_job_is_given(ground: OnVertex, gcp: EmulatedGcp, emulated: Vertex) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -25,6 +25,7 @@ from google.protobuf import empty_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
+from tests.clouds.clock import Clock
 from tests.clouds.gcp.cloud_logging import CloudLogging
 from tests.clouds.gcp.emulated import JOB, PROJECT, Answer, Call, EmulatedGcp, Reset, error
 from tests.engines import Podman, free_port
@@ -59,6 +60,7 @@ class Job:
     """
 
     shown: types.CustomJob
+    clock: Clock = field(default_factory=Clock)
     stop: threading.Event = field(default_factory=threading.Event)
     tail: str = ""
 
@@ -71,7 +73,7 @@ class Job:
         return self.shown.state in ENDED
 
     def move(self, state: State, code: int = 0, message: str = "") -> None:
-        now = datetime.now(UTC)
+        now = self.clock.now()
         if state == State.JOB_STATE_RUNNING and not self.shown.start_time:
             self.shown.start_time = now
         if state in ENDED:
@@ -186,8 +188,8 @@ class Vertex:
         with self._lock:
             number = str(random.randint(10**17, 9 * 10**18))
             job.name = f"projects/{NUMBER}/locations/{REGION}/customJobs/{number}"
-            job.create_time = datetime.now(UTC)
-            made = self.jobs[number] = Job(job)
+            job.create_time = self.gcp.clock.now()
+            made = self.jobs[number] = Job(job, self.gcp.clock)
             made.move(State.JOB_STATE_QUEUED)
             answer = types.CustomJob.deserialize(types.CustomJob.serialize(job))
         threading.Thread(target=self._live, args=(made,), daemon=True).start()

@@ -375,6 +375,21 @@ setattr(place[sys.argv[2]], sys.argv[2], die)
 """
 
 
+def test_a_job_whose_files_cannot_be_read_does_not_fail_the_sweep(local: Ground, home: Path) -> None:
+    service, request = local.connect(), local.request("add", 1, 1)
+    job_id = service.submit(request).id
+    ended(service, job_id)
+    broken = home / "jobs" / f"{job_id[:-6]}-torn"
+    shutil.copytree(home / "jobs" / job_id, broken)
+    (broken / "request.json").write_text("{")
+    changed = service.changed(0.0)
+    assert changed[broken.name] is None
+    assert changed[job_id].state is JobState.SUCCEEDED
+    with pytest.raises(ValueError, match="line 1"):
+        service.describe(broken.name)
+    shutil.rmtree(broken)
+
+
 def _changed_image(
     repository: ImageRepository, digest: str, change: Callable[[dict[str, object]], dict[str, object]]
 ) -> str:
