@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
 import time
 import uuid
 from collections import defaultdict
@@ -69,9 +70,10 @@ class CacheFolder:
         unfinished = self.path / f"{key}{_UNFINISHED}"
         with locked(self.lock(key)):
             discard(unfinished)  # of a process that was killed
-            unfinished.mkdir()
             try:
-                yield unfinished
+                # In a folder of its own: what the killed process started may still write.
+                unfinished.mkdir(exist_ok=True)
+                yield Path(tempfile.mkdtemp(dir=unfinished))
             finally:
                 discard(unfinished)
 
