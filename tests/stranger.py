@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 UID = 50000
+_FOLDERS = ("AIRFLOW", "HOME", "STEPOPS_", "UV_CACHE_DIR", "XDG_")
 
 as_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="becomes another user")
 
@@ -32,7 +33,8 @@ def strangers_folder() -> Iterator[Path]:
 
 
 def as_stranger(arguments: Sequence[str], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Python as the other user, with nothing in its environment but what is given."""
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), **variables}
+    """Run Python as the other user, with nothing in its environment that says where a folder is but what is given."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOLDERS)}
+    environment |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), **variables}
     command = [*_BECOME, sys.executable, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

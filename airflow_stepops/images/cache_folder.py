@@ -222,12 +222,12 @@ def _make_writable(folder: Path) -> None:
 
 def _used_at(paths: Iterable[Path]) -> float:
     """Return when the newest of some paths was written or touched; what is only about the others counts when alone."""
-    times = {False: 0.0, True: 0.0}
+    own: list[float] = []
+    beside: list[float] = []
     for path in paths:
         with suppress(FileNotFoundError):
-            beside = path.name.endswith(_BESIDE)
-            times[beside] = max(times[beside], path.lstat().st_mtime)
-    return times[False] or times[True]
+            (beside if path.name.endswith(_BESIDE) else own).append(path.lstat().st_mtime)
+    return max(own or beside, default=0.0)
 
 
 def _bytes_below(path: Path | str) -> int:
