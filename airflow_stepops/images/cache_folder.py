@@ -89,8 +89,11 @@ class CacheFolder:
 
     def unused(self, before: float) -> Iterator[Kept]:
         """Yield what nobody has used since a Unix time nor uses now, and what processes left that were killed."""
+        return self._unused(self._all(), before)
+
+    def _unused(self, found: Iterable[Kept], before: float) -> Iterator[Kept]:
         now = time.time()
-        for kept in self._all():
+        for kept in found:
             left = tuple(path for path in kept.paths if path.name.endswith(_UNFINISHED))
             old = kept.used_at < (before if _has_lock(kept.key) else now - _DAY) or kept.key.startswith(_DISCARDED)
             if (old or left) and self._is_free(kept.key):
@@ -120,12 +123,12 @@ class CacheFolder:
         """
         with suppress(OSError), locked(self.lock(_CLEANING), wait=False) as ours:
             if ours:
-                for kept in list(self.unused(time.time() - KEEP_SECONDS)):
-                    self.delete(kept)
-                self._shrink()
+                found = self._all()
+                gone = {kept for kept in self._unused(found, time.time() - KEEP_SECONDS) if self.delete(kept)}
+                self._shrink([kept for kept in found if kept not in gone])
 
-    def _shrink(self) -> None:
-        found = sorted(self._all(), key=lambda kept: kept.used_at)
+    def _shrink(self, found: list[Kept]) -> None:
+        found.sort(key=lambda kept: kept.used_at)
         sizes = [self._size(kept) for kept in found]
         excess = sum(sizes) - MAX_BYTES
         for kept, size in zip(found, sizes, strict=True):
@@ -150,7 +153,7 @@ class CacheFolder:
         """Return the number of bytes. Folders are measured once a day: they may hold a hundred thousand files."""
         measured = self.path / f"{kept.key}{_MEASURED}"
         with suppress(OSError, ValueError):
-            if measured.stat().st_mtime > time.time() - _DAY:
+            if measured in kept.paths and measured.stat().st_mtime > time.time() - _DAY:
                 return int(measured.read_text())
         size = sum(_bytes_below(path) for path in kept.paths)
         if _has_lock(kept.key) and any(path.is_dir() for path in kept.paths):
