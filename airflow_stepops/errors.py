@@ -29,8 +29,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from enum import Enum
+from pathlib import Path
 
 
 class EndKind(str, Enum):
@@ -158,3 +160,12 @@ def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest allowed name, or ``""``."""
     near = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def cannot_write(folder: Path, error: OSError) -> str:
+    """Return what is wrong with a folder that has to stay on this machine, and what to do."""
+    return (
+        f"{folder} cannot be written by user {os.geteuid()}: {error.strerror or error}. Set STEPOPS_HOME, or [stepops] "
+        "home, to a folder that stays and that this user can write into (or the path of the stack's component, where "
+        "it has one)."
+    )

@@ -40,6 +40,8 @@ def _prepare() -> None:
     DAGS.mkdir()
     for name in [name for name in os.environ if name.startswith(("AIRFLOW", "STEPOPS_"))]:
         del os.environ[name]
+    # Wheels are downloaded once for all the homes that tests have.
+    os.environ.setdefault("UV_CACHE_DIR", str(Path("~/.cache/uv").expanduser()))
     os.environ |= {
         "AIRFLOW_HOME": str(HOME),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.engines import Podman, push_base, running_registry
 
-pytest_plugins = ["tests.airflow_env", "tests.past_run"]
+pytest_plugins = ["tests.airflow_env", "tests.past_run", "tests.stranger"]
 
 # How long an example takes says nothing of the product, and much of the machine.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from airflow_stepops.artifacts.store import Backend
-from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError
+from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError, cannot_write
 
 #: Ends the names of files that are still written; they begin with a dot.
 _UNFINISHED = ".part"
 #: What says that there is no file: as in a bucket, a folder is not an object, and nothing is below one.
 _NOTHING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Folder(Backend):
@@ -40,7 +42,7 @@ class Folder(Backend):
     def put_if_absent(self, key: str, uri: str, data: bytes) -> None:
         """Write beside, then link into place, which fails when there is something."""
         with _errors(uri):
-            unfinished, file = _new_file(self._path / key)
+            unfinished, file = _new_file(self._path, key)
             try:
                 with file:
                     file.write(data)
@@ -88,7 +90,7 @@ class Folder(Backend):
     def writer(self, key: str, uri: str) -> Iterator[BinaryIO]:
         """Write beside, and move into place at the end."""
         with _errors(uri):
-            unfinished, file = _new_file(self._path / key)
+            unfinished, file = _new_file(self._path, key)
         try:
             yield cast("BinaryIO", _Unfinished(file, uri))
             with _errors(uri):
@@ -116,10 +118,16 @@ class _Unfinished:
         """Do nothing: the end does it."""
 
 
-def _new_file(target: Path) -> tuple[Path, BinaryIO]:
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _new_file(root: Path, key: str) -> tuple[Path, BinaryIO]:
+    target = root / key
     path = target.with_name(f".{target.name[:100]}-{os.urandom(8).hex()}{_UNFINISHED}")
-    return path, path.open("xb")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return path, path.open("xb")
+    except OSError as error:
+        if error.errno in _NO_RIGHT:
+            raise ArtifactError(cannot_write(root, error)) from error
+        raise
 
 
 @contextmanager

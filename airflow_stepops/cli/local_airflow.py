@@ -13,14 +13,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
 from airflow_stepops import settings
 from airflow_stepops.cli.main import QUIET
 from airflow_stepops.errors import StepopsError
+from airflow_stepops.home_folders import make_folder
+from airflow_stepops.images.cache_folder import discard, touch
+from airflow_stepops.images.locks import locked
 
+#: Held as long as the run goes on.
+_LOCK = "lock"
+_DAY = 24 * 3600
 _BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
 
@@ -30,10 +36,10 @@ def local_airflow(bundle: Path) -> Iterator[Path]:
 
     :param bundle: folder of the DAG bundle, or a DAG file that is all of it: Airflow reads all that is in there.
     :returns: a folder for what the run leaves; the file ``log`` in it stays.
-    :raises StepopsError: if the database cannot be made.
+    :raises StepopsError: if the database cannot be made, or nothing can be written into the home folder.
     """
-    runs = settings.home() / "local-runs"
-    runs.mkdir(parents=True, exist_ok=True)
+    runs = make_folder(settings.home() / "local-runs")
+    _tidy_killed_runs(runs)
     folder = Path(tempfile.mkdtemp(prefix=f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-", dir=runs))
     bundles = [{"name": "dags-folder", "classpath": _BUNDLE, "kwargs": {"path": str(bundle)}}]
     os.environ |= {
@@ -47,11 +53,12 @@ def local_airflow(bundle: Path) -> Iterator[Path]:
     level, quiet = QUIET
     if os.environ.get(level) == quiet:  # the log of the run is a file
         del os.environ[level]
-    try:
-        shutil.copyfile(_empty_database(runs), folder / "airflow.db")
-        yield folder
-    finally:
-        tidy(folder)
+    with locked(folder / _LOCK):
+        try:
+            shutil.copyfile(_empty_database(runs), folder / "airflow.db")
+            yield folder
+        finally:
+            tidy(folder)
 
 
 def tidy(folder: Path) -> None:
@@ -65,10 +72,23 @@ def tidy(folder: Path) -> None:
         folder.rmdir()
 
 
+def _tidy_killed_runs(runs: Path) -> None:
+    """Remove what runs have left that were killed."""
+    for database in runs.glob("*/airflow.db"):
+        with suppress(OSError), locked(database.with_name(_LOCK), wait=False) as ended:
+            if ended:
+                tidy(database.parent)
+    for unfinished in runs.glob(".empty-*"):
+        with suppress(FileNotFoundError):
+            if unfinished.stat().st_mtime < time.time() - _DAY:
+                discard(unfinished)
+
+
 def _empty_database(runs: Path) -> Path:
     """Return a migrated database of this Airflow; made once, since it takes seconds."""
     path = runs / f"empty-{version('apache-airflow')}.db"
     if path.exists():
+        touch(path)
         return path
     new = runs / f".{path.name}-{os.getpid()}"
     environment = {**os.environ, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{new}"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -64,7 +63,7 @@ def _attempt(step: StepRun, try_number: int | None) -> StepRun:
 
 def _airflow_log(step: StepRun) -> str:
     """Say where Airflow keeps the log of a task."""
-    folder = Path(settings.airflow("logging", "base_log_folder") or settings.airflow_home() / "logs").expanduser()
+    folder = settings.expanded(settings.airflow("logging", "base_log_folder") or settings.airflow_home() / "logs")
     parts = [f"dag_id={step.dag_id}", f"run_id={step.run_id}", f"task_id={step.task_id}"]
     parts += [f"map_index={step.map_index}"] if step.map_index >= 0 else []
     file = folder.joinpath(*parts, f"attempt={step.try_number}.log")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ def prune(older_than: str, stack: str | None, orphans: bool, yes: bool, as_json:
     chosen = place.to_read().stack(stack)
     store = chosen.artifact_store.open()
     waste = find_waste(store, runs_before=now - seconds, orphans_before=now - _DAY)
-    unused = list(_unused(now - seconds))
+    unused = list(_unused(now - seconds, chosen.container_registry.local_folder()))
     jobs = _orphans(chosen, now) if orphans else []
     rows: list[dict[str, Any]] = [
         *({"what": "orphaned job", "place": f"{job.step_operator}: {job.job_name}"} for job in jobs),
@@ -51,14 +52,15 @@ def prune(older_than: str, stack: str | None, orphans: bool, yes: bool, as_json:
             for run in waste.runs
         ),
         *({"what": "orphaned artifact", "place": uri, "objects": 1} for uri in waste.orphans),
-        *({"what": what, "place": str(path), "written": path.stat().st_mtime} for what, path in unused),
+        *({"what": found.what, "place": str(found.path), "written": found.written_at} for found in unused),
     ]
     if yes:
         _stop(chosen, jobs)
         delete(store, [uri for run in waste.runs for uri in run.objects])
         delete(store, waste.orphans)
-        for _, path in unused:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for found in unused:
+            if not found.delete():
+                click.echo(f"{found.path} stays: it is in use, or another user's.", err=True)
     if as_json:
         print_json({"deleted": yes, "found": rows})
         return
@@ -107,13 +109,38 @@ def _stop(stack: Stack, jobs: list[StepRun]) -> None:
             raise JobError(f"job {stopped.step.job_name} {stopped.said}")
 
 
-def _unused(before: float) -> Iterator[tuple[str, Path]]:
-    """Yield what this machine keeps and has not used since."""
-    home = settings.home()
-    for what, folder in (("unpacked layer", "cache/layers"), ("packed layer", "cache/packed"), ("log", "local-runs")):
-        for path in sorted((home / folder).glob("*")):
-            if path.stat().st_mtime < before:
-                yield what, path
+@dataclass(frozen=True)
+class _Unused:
+    """Something on this machine that nobody needs.
+
+    :param written_at: Unix time of its last use, as far as that is known.
+    :param delete: returns whether it is gone.
+    """
+
+    what: str
+    path: Path
+    written_at: float
+    delete: Callable[[], bool]
+
+
+def _unused(before: float, images: Path | None) -> Iterator[_Unused]:
+    """Yield what this machine keeps and has not used since, and what killed processes left.
+
+    :param images: folder of the stack's container registry, if it is one.
+    """
+    from airflow_stepops.images.cache import ImageCache
+    from airflow_stepops.images.cache_folder import CacheFolder, discard
+    from airflow_stepops.images.registry.layout import LayoutRepository
+
+    folders = ImageCache().folders()
+    home = settings.find_home()
+    if home is not None:
+        folders["log"] = CacheFolder(home / "local-runs")
+    for what, folder in folders.items():
+        for kept in folder.unused(before):
+            yield _Unused(what, kept.paths[0], kept.used_at, partial(folder.delete, kept))
+    for path in LayoutRepository(images).leftovers() if images is not None else ():
+        yield _Unused("unfinished blob", path, path.lstat().st_mtime, partial(discard, path))
 
 
 def _day(seconds: float | None) -> str:

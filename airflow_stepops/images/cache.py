@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,13 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from airflow_stepops import settings
+from airflow_stepops.home_folders import cache_folder
+from airflow_stepops.images.cache_folder import CacheFolder, touch
 from airflow_stepops.images.layers import Layer
-
-#: Seconds after which a layer that nobody used is deleted.
-_KEEP = 14 * 24 * 3600
 
 
 def key_of(*parts: object) -> str:
@@ -29,54 +24,65 @@ def key_of(*parts: object) -> str:
 class ImageCache:
     """A folder that several processes may use at once; deleting it costs only time.
 
-    :param folder: default: ``cache`` in :func:`airflow_stepops.settings.home`.
+    It cleans itself when a layer is made. What it holds, each in a folder of its own:
+
+    ``packed``    layers that were made here, compressed
+    ``bases``     what registries say of base images
+    ``engine``    what the docker builder is making of a Dockerfile
+    ``uv``        wheels that uv has downloaded
+    ``layers``    layers of images, unpacked for jobs of this machine
+    ``bytecode``  what Python compiled for jobs of this machine; jobs that run do not notice when it goes
+
+    :param folder: default: :func:`airflow_stepops.home_folders.cache_folder`.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or settings.home() / "cache"
+        self.folder = folder or cache_folder()
+        self.engine = CacheFolder(self.folder / "engine")
+        self.uv = CacheFolder(self.folder / "uv", spared=0)
+        self._packed = CacheFolder(self.folder / "packed")
+
+    def folders(self) -> dict[str, CacheFolder]:
+        """Return its folders by what lies in them."""
+        return {
+            "unpacked layer": CacheFolder(self.folder / "layers"),
+            "packed layer": self._packed,
+            "base image": CacheFolder(self.folder / "bases"),
+            "engine build": self.engine,
+            "wheels": self.uv,
+            "bytecode": CacheFolder(self.folder / "bytecode"),
+        }
 
     def layer(self, key: str, make: Callable[[Path], Layer]) -> Layer:
         """Return the layer with this key; when there is none, only one of all processes makes it.
 
-        :param make: writes the layer to the file it is given.
+        :param make: writes the layer to the file it is given, the only one in its folder, which is deleted afterwards.
         """
-        layers = self.folder / "packed"
-        found = self._find(layers, key)
+        found = self._find(key)
         if found is not None:
             return found
-        layers.mkdir(parents=True, exist_ok=True)
-        with FileLock(layers / f"{key}.lock"):
-            found = self._find(layers, key)
-            return found if found is not None else self._make(layers, key, make)
+        for folder in self.folders().values():
+            folder.clean()
+        with self._packed.making(key) as unfinished:
+            found = self._find(key)
+            return found if found is not None else self._make(key, make, unfinished / "layer")
 
-    def _find(self, layers: Path, key: str) -> Layer | None:
-        path, facts = layers / f"{key}.tar.gz", self.read(f"packed/{key}.json")
+    def _find(self, key: str) -> Layer | None:
+        path, facts = self._packed.path / f"{key}.tar.gz", self.read(f"packed/{key}.json")
         match facts:
             case {"digest": str(digest), "size": int(size), "diff_id": str(diff_id)}:
                 with suppress(FileNotFoundError):
                     if path.stat().st_size == size:
-                        os.utime(path)
+                        touch(path)
                         return Layer(digest, size, path, diff_id)
         return None
 
-    def _make(self, layers: Path, key: str, make: Callable[[Path], Layer]) -> Layer:
-        self._forget_unused(layers)
-        path = layers / f"{key}.tar.gz"
-        unfinished = layers / f"{key}.unfinished"
-        try:
-            layer = make(unfinished)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    def _make(self, key: str, make: Callable[[Path], Layer], unfinished: Path) -> Layer:
+        layer = make(unfinished)
+        path = self._packed.path / f"{key}.tar.gz"
+        unfinished.replace(path)
         self.write(f"packed/{key}.json", {"digest": layer.digest, "diff_id": layer.diff_id, "size": layer.size})
         return Layer(layer.digest, layer.size, path, layer.diff_id)
-
-    def _forget_unused(self, layers: Path) -> None:
-        limit = time.time() - _KEEP
-        for path in layers.iterdir():
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < limit:
-                    path.unlink()
 
     def read(self, name: str, max_age: float | None = None) -> Any:
         """Return a JSON value that was written, ``None`` when there is none.
@@ -88,7 +94,7 @@ class ImageCache:
             if max_age is not None and time.time() - path.stat().st_mtime > max_age:
                 return None
             return json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError, RecursionError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def write(self, name: str, value: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -58,12 +57,12 @@ def _installed(
     dependencies: bool = True,
 ) -> Layer:
     def make(path: Path) -> Layer:
-        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=path.parent, ignore_cleanup_errors=True) as target:
-            entries = list(files)
-            if any(not line.startswith("-") for line in lines):
-                install(lines, machine, Path(target), directory=directory, dependencies=dependencies)
-                entries += entries_below(Path(target), folder(name))
-            return write_layer(entries, path, [folder(name)])
+        entries = list(files)
+        if any(not line.startswith("-") for line in lines):
+            target = path.with_name("installed")
+            install(lines, machine, target, directory=directory, wheels=cache.uv, dependencies=dependencies)
+            entries += entries_below(target, folder(name))
+        return write_layer(entries, path, [folder(name)])
 
     contents = [(entry.name, key_of(entry.source.hex())) for entry in files if isinstance(entry.source, bytes)]
     key = key_of(name, list(lines), contents, machine.platform, machine.python, machine.here, uv_version())

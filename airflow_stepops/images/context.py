@@ -55,7 +55,8 @@ def read_context(root: Path, without: Iterable[Path] = ()) -> Context:
     root = Path(os.path.realpath(root))
     if not root.is_dir():
         raise ContextError(f"the code folder {root} is not a folder.")
-    found = _walk(root, {Path(os.path.realpath(folder)) for folder in (settings.home(), *without)})
+    home = settings.find_home()
+    found = _walk(root, {Path(os.path.realpath(folder)) for folder in (home, *without) if folder is not None})
     _check_size(root, found)
     entries = [_entry(root, path, status) for path, status in found]
     entries.sort(key=lambda entry: os.fsencode(entry.name))

@@ -8,13 +8,10 @@ from __future__ import annotations
 import gzip
 import json
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-
-from filelock import FileLock
 
 from airflow_stepops.errors import BuildEngineError
 from airflow_stepops.images.bases import Base, BaseImage, read_image
@@ -61,28 +58,24 @@ class EngineBase(Base):
 
         :raises BuildEngineError: when no engine answers, or the build fails, with the end of its output.
         """
-        self._cache.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._cache.folder / f"{self._recipe.tag}.lock"):
+        with self._cache.engine.making(self._recipe.tag) as folder:
             digest = self._repository.head_manifest(self._recipe.tag)
             if digest is None:
-                digest = self._build_and_push()
+                digest = self._build_and_push(folder)
         media_type, data = self._repository.get_manifest(digest)
         name = f"{self._repository.name}:{self._recipe.tag}"
         config = self._repository.get_document(Manifest.read(media_type, data, name).config)
         return read_image(name, self._repository, media_type, data, config)
 
-    def _build_and_push(self) -> str:
-        with (
-            closing(connect(self._address, _BUILD_TIMEOUT)) as client,
-            tempfile.TemporaryDirectory(prefix="stepops-base-") as folder,
-        ):
+    def _build_and_push(self, folder: Path) -> str:
+        with closing(connect(self._address, _BUILD_TIMEOUT)) as client:
             self._report(f"builds base {self._recipe.tag} with the container engine")
-            image = _build(client, self._recipe, Path(folder))
-            archive = Path(folder) / "image.tar"
+            image = _build(client, self._recipe, folder)
+            archive = folder / "image.tar"
             with archive.open("wb") as out:
                 for chunk in image.save(chunk_size=CHUNK):
                     out.write(chunk)
-            return _push(archive, Path(folder), self._recipe.tag, self._repository)
+            return _push(archive, folder, self._recipe.tag, self._repository)
 
 
 def _build(client: DockerClient, recipe: BaseRecipe, folder: Path) -> Any:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import os
 import posixpath
 import shutil
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
-
 from airflow_stepops.errors import ImageError
+from airflow_stepops.images.cache_folder import CacheFolder, touch
 from airflow_stepops.images.manifests import Descriptor, Manifest, read_config
 from airflow_stepops.images.plan import CODE, LAYERS, REQUIREMENTS, RUNTIME, folder, history_of
 from airflow_stepops.images.registry.blobs import CHUNK, is_digest, verified
@@ -25,11 +22,15 @@ from airflow_stepops.images.registry.repository import ImageRepository
 
 @dataclass(frozen=True)
 class UnpackedLayers:
-    """The folders that hold what the image has below ``/opt/stepops``. Nobody may write into them."""
+    """The folders that hold what the image has below ``/opt/stepops``. Nobody may write into them.
+
+    :param locks: files to lock, shared with others, while the folders are used for more than some hours.
+    """
 
     requirements: Path
     runtime: Path
     code: Path
+    locks: tuple[Path, ...]
 
 
 def unpack_layers(repository: ImageRepository, image: str, into: Path) -> UnpackedLayers:
@@ -55,28 +56,44 @@ def unpack_layers(repository: ImageRepository, image: str, into: Path) -> Unpack
         raise ImageError(
             f"{what} has no layers of airflow-stepops: only images that it built can run without a container."
         )
-    folders = {
-        name: _unpacked(repository, layer, diff_id, name, into)
+    cache = CacheFolder(into)
+    places = {
+        name: _unpacked(repository, layer, diff_id, name, cache)
         for name, layer, diff_id in zip(LAYERS, manifest.layers[-count:], diff_ids[-count:], strict=True)
     }
-    return UnpackedLayers(folders[REQUIREMENTS], folders[RUNTIME], folders[CODE])
+    return UnpackedLayers(
+        requirements=places[REQUIREMENTS] / folder(REQUIREMENTS),
+        runtime=places[RUNTIME] / folder(RUNTIME),
+        code=places[CODE] / folder(CODE),
+        locks=tuple(cache.lock(place.name) for place in places.values()),
+    )
 
 
-def _unpacked(repository: ImageRepository, layer: Descriptor, diff_id: str, name: str, into: Path) -> Path:
-    place = into / diff_id.removeprefix("sha256:")
-    if not place.is_dir():
-        into.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{place}.lock"):
-            if not place.is_dir():
-                _unpack(repository, layer, diff_id, name, place)
-    os.utime(place)  # it is in use
-    return place / folder(name)
+def _unpacked(repository: ImageRepository, layer: Descriptor, diff_id: str, name: str, cache: CacheFolder) -> Path:
+    place = cache.path / diff_id.removeprefix("sha256:")
+    if not _in_use(place):
+        cache.clean()
+        with cache.making(place.name) as unfinished:
+            if not _in_use(place):
+                _unpack(repository, layer, diff_id, name, unfinished / "layer", place)
+    return place
 
 
-def _unpack(repository: ImageRepository, layer: Descriptor, diff_id: str, name: str, place: Path) -> None:
-    what = f"layer {layer.digest} of {repository.name}"
-    unfinished = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=place.parent))
+def _in_use(place: Path) -> bool:
+    """Note that a layer is in use; return whether it is there."""
     try:
+        touch(place)
+    except FileNotFoundError:
+        return False
+    return place.is_dir()
+
+
+def _unpack(
+    repository: ImageRepository, layer: Descriptor, diff_id: str, name: str, unfinished: Path, place: Path
+) -> None:
+    what = f"layer {layer.digest} of {repository.name}"
+    try:
+        unfinished.mkdir()
         unfinished.chmod(0o755)
         with repository.get_blob(layer.digest) as stream:
             # Whoever finds the folder later knows it by the digest of what is in it, so that one is checked as well.
@@ -92,8 +109,6 @@ def _unpack(repository: ImageRepository, layer: Descriptor, diff_id: str, name: 
         raise ImageError(f"{what} is not a tar: {error}.") from error
     except OSError as error:
         raise ImageError(f"{what} cannot be unpacked into {place.parent}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _decompressed(stream: BinaryIO, what: str) -> Iterator[bytes]:

@@ -11,11 +11,11 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from airflow_stepops.errors import RequirementsError
+from airflow_stepops.images.cache_folder import CacheFolder
 from airflow_stepops.images.layers import Entry
 from airflow_stepops.images.plan import Machine
 from airflow_stepops.images.requirements import mask
@@ -33,31 +33,61 @@ def uv_version() -> str:
     return importlib.metadata.version("uv")
 
 
-def install(lines: Sequence[str], machine: Machine, into: Path, *, directory: Path, dependencies: bool = True) -> None:
+def install(
+    lines: Sequence[str],
+    machine: Machine,
+    into: Path,
+    *,
+    directory: Path,
+    wheels: CacheFolder,
+    dependencies: bool = True,
+) -> None:
     """Install requirements into a folder, from wheels alone.
 
+    :param into: the folder; the file of requirements is written beside it.
     :param directory: where uv looks for the user's ``uv.toml`` from.
+    :param wheels: where uv keeps what it downloads, unless a person has chosen another place.
     :param dependencies: whether to install what the requirements require.
     :raises RequirementsError: with uv's own reason, and what to do when a package has no wheel.
     """
-    import uv
-
-    with tempfile.TemporaryDirectory(prefix="stepops-requirements-") as folder:
-        file = Path(folder) / "requirements.txt"
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        command = [uv.find_uv_bin(), "pip", "install", "--target", str(into), "--python", sys.executable]
-        if not machine.here:
-            if machine.platform not in _UV_PLATFORMS:
-                raise RequirementsError(
-                    f"there is no image for platform {machine.platform!r}: set Image(platform=…) to one of "
-                    f"{', '.join(_UV_PLATFORMS)}."
-                )
-            command += ["--python-version", machine.python, "--python-platform", _UV_PLATFORMS[machine.platform]]
-        command += ["--only-binary", ":all:", "--no-compile", "--no-progress", "--color", "never", "-r", str(file)]
-        command += [] if dependencies else ["--no-deps"]
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, errors="replace", check=False)
+    file = into.with_name("requirements.txt")
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    arguments = ["pip", "install", "--target", str(into), "--python", sys.executable]
+    if not machine.here:
+        if machine.platform not in _UV_PLATFORMS:
+            raise RequirementsError(
+                f"there is no image for platform {machine.platform!r}: set Image(platform=…) to one of "
+                f"{', '.join(_UV_PLATFORMS)}."
+            )
+        arguments += ["--python-version", machine.python, "--python-platform", _UV_PLATFORMS[machine.platform]]
+    arguments += ["--only-binary", ":all:", "--no-compile", "--no-progress", "--color", "never", "-r", str(file)]
+    arguments += [] if dependencies else ["--no-deps"]
+    if _has_cache(directory):
+        done = _uv(arguments, directory)
+    else:
+        with wheels.using("wheels") as folder:
+            done = _uv([*arguments, "--cache-dir", str(folder)], directory)
+        wheels.clean()
     if done.returncode:
         raise _failure(lines, machine, done.stderr.replace(str(file), "requirements"))
+
+
+def _has_cache(directory: Path) -> bool:
+    """Whether a person has chosen where uv's cache is, or that there is none, in variables or ``uv.toml``.
+
+    It is shared with whatever else runs uv then, so it is not ours to clean.
+    """
+    if os.environ.get("UV_CACHE_DIR"):
+        return True
+    chosen, usual = (_uv(["cache", "dir", *options], directory).stdout for options in ((), ("--no-config",)))
+    return chosen != usual
+
+
+def _uv(arguments: Sequence[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    import uv
+
+    command = [uv.find_uv_bin(), *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, errors="replace", check=False)
 
 
 def _failure(lines: Sequence[str], machine: Machine, said: str) -> RequirementsError:

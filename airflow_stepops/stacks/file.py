@@ -121,7 +121,7 @@ def find_file(near: Path | None = None) -> Path | None:
     """
     configured = settings.get("config")
     if configured:
-        path = Path(configured).expanduser()
+        path = settings.expanded(configured)
         if not path.is_file():
             raise StackError(f"{path}: there is no such file, but STEPOPS_CONFIG or [stepops] config names it.")
         return path
@@ -139,7 +139,7 @@ def file_to_change(near: Path) -> Path:
     """
     configured = settings.get("config")
     if configured:
-        return Path(configured).expanduser()
+        return settings.expanded(configured)
     dags_folder = settings.dags_folder()
     return find_file(near) or (dags_folder if dags_folder.is_dir() else near) / FILE_NAME
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.cli.conftest import Stepops
 
@@ -81,6 +82,52 @@ def test_caches_that_nobody_has_used_go(stepops: Stepops, values: Path, folder: 
     assert stepops("prune --yes --older-than 35d").code == 0
     assert os.listdir(cache) == ["used"]
     assert os.listdir(folder / "home" / "local-runs") == []
+
+
+def test_whatever_is_left_in_the_caches_is_shown_and_goes(stepops: Stepops, values: Path, folder: Path) -> None:
+    cache = folder / "home" / "cache"
+    old = [
+        write(cache / "packed" / "old.tar.gz", 1),
+        cache / "packed" / ".unpacked-x",
+        cache / "packed" / "killed.unfinished",
+        write(cache / "bases" / ".writing-x", 1),
+        write(cache / "engine" / "stepops-base-x.lock", 1),
+        cache / "uv" / "wheels",
+        cache / "bytecode" / "usr",
+        cache / "layers" / "killed.unfinished",
+    ]
+    write(cache / "packed" / "old.json", 1, "{}")
+    write(cache / "packed" / "old.lock", 1)
+    for path in [path for path in old if not path.exists()]:
+        write(path / "inner" / "file", 1).parent.chmod(0o555)
+    (cache / "layers" / "broken").symlink_to("nowhere")
+    for path in cache.glob("*/*"):
+        os.utime(path, (time.time() - 40 * DAY,) * 2, follow_symlinks=False)
+    used = write(cache / "packed" / "used.tar.gz", 1)
+    found = stepops("prune --json").json()["found"]
+    assert {row["place"] for row in found} == {str(path) for path in [*old, cache / "layers" / "broken"]}
+    assert all(path.exists() for path in old)
+    assert stepops("prune --yes").code == 0
+    assert list(cache.glob("*/*")) == [used]
+
+
+def test_a_cache_in_use_is_neither_shown_nor_deleted(stepops: Stepops, values: Path, folder: Path) -> None:
+    layer = write(folder / "home" / "cache" / "layers" / "used" / "file", 40).parent
+    os.utime(layer, (time.time() - 40 * DAY,) * 2)
+    with FileLock(layer.with_name("used.lock")):
+        assert stepops("prune --json --yes").json()["found"] == []
+        assert layer.exists()
+    assert len(stepops("prune --json --yes").json()["found"]) == 1
+    assert not layer.exists()
+
+
+def test_blobs_that_a_killed_build_did_not_finish_go(stepops: Stepops, values: Path, folder: Path) -> None:
+    blobs = folder / "home" / "images" / "blobs" / "sha256"
+    left, young = write(blobs / ".writing-left", 2), write(blobs / ".writing-young", 0)
+    (row,) = stepops("prune --json --yes").json()["found"]
+    assert (row["what"], row["place"]) == ("unfinished blob", str(left))
+    assert not left.exists()
+    assert young.exists()
 
 
 @pytest.mark.parametrize("given", ["1h", "soon", "-3d"])

@@ -28,7 +28,7 @@ class LocalArtifactStore(ArtifactStoreComponent):
 
     def local_folder(self) -> Path:
         """Return the folder."""
-        return (self.path.expanduser() if self.path else settings.home() / "artifacts").absolute()
+        return (settings.expanded(self.path) if self.path else settings.home() / "artifacts").absolute()
 
     def open(self) -> ArtifactStore:
         """Open the folder; it is made when missing."""

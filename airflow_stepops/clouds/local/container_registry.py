@@ -30,4 +30,4 @@ class LocalContainerRegistry(ContainerRegistryComponent):
 
     def local_folder(self) -> Path:
         """Return the folder."""
-        return (self.path.expanduser() if self.path else settings.home() / "images").absolute()
+        return (settings.expanded(self.path) if self.path else settings.home() / "images").absolute()

@@ -7,9 +7,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from airflow_stepops.settings import expanded
+
 
 def _absolute(path: Path) -> Path:
-    if not path.expanduser().is_absolute():
+    if not expanded(path).is_absolute():
         raise ValueError("give a path that begins with / or ~: scheduler and workers run in different folders")
     return path
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from airflow_stepops import settings
+from airflow_stepops import home_folders
 from airflow_stepops.clouds.local.job_folder import JobFolder
 from airflow_stepops.errors import EndKind, JobRefusedError
 from airflow_stepops.images.manifests import Manifest, read_config
@@ -29,9 +29,10 @@ def make_folder(folder: JobFolder, request: JobRequest) -> None:
 
     :raises JobRefusedError: if the image cannot run on this machine.
     :raises ImageError: if the image cannot be read.
+    :raises ConfigurationError: if the folder of jobs cannot be written.
     """
+    home_folders.make_folder(folder.path.parent)
     layers = _layers(request)
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{request.name}-", dir=folder.path.parent))
     try:
         scratch = new / folder.scratch.name
@@ -52,7 +53,7 @@ def make_folder(folder: JobFolder, request: JobRequest) -> None:
 def _layers(request: JobRequest) -> UnpackedLayers:
     if request.repository is None:
         raise JobRefusedError("a local job reads its image from the stack's container registry, and none was given.")
-    layers = unpack_layers(request.repository, request.image, settings.home() / "cache" / "layers")
+    layers = unpack_layers(request.repository, request.image, home_folders.cache_folder() / "layers")
     _check_machine(request.repository, request.image)
     return layers
 
@@ -75,7 +76,7 @@ def _check_machine(repository: ImageRepository, image: str) -> None:
 
 def _document(folder: JobFolder, layers: UnpackedLayers, request: JobRequest) -> dict[str, Any]:
     scratch = folder.scratch
-    bytecode = settings.home().absolute() / "cache" / "bytecode"
+    bytecode = home_folders.cache_folder() / "bytecode"
     return {
         "created_at": time.time(),
         "attempt": dataclasses.asdict(request.attempt),
@@ -98,6 +99,7 @@ def _document(folder: JobFolder, layers: UnpackedLayers, request: JobRequest) ->
             reference.removeprefix("env:") for reference in request.secrets.values() if reference.startswith("env:")
         ],
         "timeout": request.timeout,
+        "locks": [str(lock) for lock in layers.locks],
         # The copy of the code, and what Python compiled of it.
         "discard": [str(scratch), str(bytecode / folder.path.relative_to("/"))],
     }

@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from airflow_stepops.clouds.exit_codes import SIGNALLED, killed_by
 from airflow_stepops.clouds.local.job_folder import JobFolder
+from airflow_stepops.images.locks import locked
 
 _GRACE_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
@@ -53,7 +54,13 @@ class _Supervisor:
         self._stopped: tuple[str, str] | None = None
 
     def run(self) -> None:
-        """Run the job to its end."""
+        """Run the job to its end, with its layers locked, so that nobody takes them for unused."""
+        with ExitStack() as locks:
+            for path in self._request["locks"]:
+                locks.enter_context(locked(Path(path), shared=True))
+            self._run()
+
+    def _run(self) -> None:
         if self._folder.cancelled:
             self._end("stopped", kind="cancelled", reason="somebody asked for its end before it began")
         else:

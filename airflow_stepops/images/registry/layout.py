@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -11,7 +14,8 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock
 
-from airflow_stepops.errors import RegistryError
+from airflow_stepops.errors import RegistryError, cannot_write
+from airflow_stepops.images.cache_folder import discard
 from airflow_stepops.images.manifests import OCI_INDEX, Descriptor, encode_json, read_json
 from airflow_stepops.images.registry.blobs import (
     CHUNK,
@@ -23,10 +27,14 @@ from airflow_stepops.images.registry.blobs import (
     verified,
 )
 from airflow_stepops.images.registry.repository import ImageRepository
+from airflow_stepops.settings import expanded
 
 #: How references of images in such folders begin.
 SCHEME = "oci-layout:"
 
+_WRITING = ".writing-"
+#: No blob is written for so many seconds.
+_DAY = 24 * 3600
 _TAG = "org.opencontainers.image.ref.name"
 
 
@@ -37,7 +45,7 @@ class LayoutRepository(ImageRepository):
     """
 
     def __init__(self, path: Path) -> None:
-        self.folder = path.expanduser().absolute()
+        self.folder = expanded(path).absolute()
 
     @property
     def registry(self) -> str:
@@ -76,9 +84,9 @@ class LayoutRepository(ImageRepository):
         path = self.blob_path(blob.digest)
         if path.is_file():
             return 0
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(path.parent)
         hashed = hashlib.sha256()
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as copy:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_WRITING, delete=False) as copy:
             try:
                 with blob.open() as source:
                     while chunk := source.read(CHUNK):
@@ -142,7 +150,27 @@ class LayoutRepository(ImageRepository):
             index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*kept, entry]}
             _write(self.folder / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
             _write(self.folder / "index.json", encode_json(index))
+        for left in self.leftovers():
+            discard(left)
         return digest
+
+    def leftovers(self) -> list[Path]:
+        """Return what processes left that were killed while they wrote."""
+        found = []
+        for folder in (self.folder, self.folder / "blobs" / "sha256"):
+            for path in folder.glob(f"{_WRITING}*"):
+                with suppress(FileNotFoundError):
+                    if path.lstat().st_mtime < time.time() - _DAY:
+                        found.append(path)
+        return found
+
+    def _make_folder(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise RegistryError(cannot_write(self.folder, error)) from error
 
     def _entries(self) -> list[dict[str, Any]]:
         try:
@@ -173,7 +201,7 @@ def _same_place(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as copy:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_WRITING, delete=False) as copy:
         copy.write(data)
     Path(copy.name).chmod(0o644)
     Path(copy.name).replace(path)

@@ -22,6 +22,7 @@ from airflow_stepops.clouds.local.job_folder import JobFolder
 from airflow_stepops.clouds.local.logs import read_lines
 from airflow_stepops.clouds.local.service import LocalJobService
 from airflow_stepops.errors import EndKind, JobNotFoundError, JobRefusedError
+from airflow_stepops.images.cache_folder import CacheFolder
 from airflow_stepops.images.manifests import encode_json
 from airflow_stepops.images.registry.blobs import BytesBlob
 from airflow_stepops.images.registry.repository import ImageRepository
@@ -99,6 +100,26 @@ def test_an_ended_job_leaves_its_record_and_no_copy_of_the_code(local: Ground, h
     files = {path.name for path in folder_of(home, request.name).path.iterdir()}
     assert files == {"request.json", "state.json", "log", "lock", "supervisor.log"}
     assert not list((home / "cache" / "bytecode").rglob(f"*{request.name}*"))
+
+
+def test_layers_that_a_job_runs_on_are_not_taken_for_unused(local: Ground, home: Path) -> None:
+    service, request = local.connect(), local.request("wait")
+    service.submit(request)
+    running(service, request.name)
+    (requirements, runtime) = json.loads((folder_of(home, request.name).path / "request.json").read_text())[
+        "environment"
+    ]["PYTHONPATH"].split(":")[1:]
+    layers = [Path(layer).parents[2] for layer in (requirements, runtime)]
+    for layer in layers:
+        os.utime(layer, (0, 0))
+    folder = CacheFolder(home / "cache" / "layers")
+    folder.clean()
+    assert all(layer.is_dir() for layer in layers)
+    service.cancel(request.name)
+    ended(service, request.name)
+    wait_for(lambda: gone(home, request), "the end of its supervisor")
+    folder.clean()
+    assert not any(layer.exists() for layer in layers)
 
 
 def test_a_job_outlives_the_process_that_launched_it_and_its_session(local: Ground, home: Path) -> None:
