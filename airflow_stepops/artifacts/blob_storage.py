@@ -22,7 +22,7 @@ from airflow_stepops.errors import ArtifactError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from obstore.store import AzureBearerToken, AzureConfig, AzureStore, RetryConfig
+    from obstore.store import AzureBearerToken, AzureConfig, AzureStore, HTTPStore, RetryConfig
 
 #: ``abfss://container@account.dfs.core.windows.net/folder``, which names the account.
 _ROOT = re.compile(r"abfss?://(?P<container>[^@/]+)@(?P<account>[^./]+)\.dfs\.(?P<suffix>[^/]+)(?:/(?P<folder>.*))?")
@@ -32,6 +32,7 @@ ENDPOINT_VARIABLE = "AZURE_STORAGE_ENDPOINT"
 STORAGE = "https://storage.azure.com"
 _PATIENCE_SECONDS = (0.5, 1, 2, 4)
 _TIMEOUT_SECONDS = 30
+_VERSION = "2023-11-03"
 
 
 def is_container(root: str) -> bool:
@@ -49,7 +50,7 @@ def open_container(root: str, patience: RetryConfig) -> AzureStore:
 
     found = _ROOT.fullmatch(root)
     assert found is not None
-    endpoint = os.environ.get(ENDPOINT_VARIABLE) or f"https://{found['account']}.blob.{found['suffix']}"
+    endpoint = _endpoint(found)
     config: AzureConfig = {"account_name": found["account"], "endpoint": endpoint}
     request = _token_request(os.environ)
     return AzureStore(
@@ -60,6 +61,33 @@ def open_container(root: str, patience: RetryConfig) -> AzureStore:
         retry_config=patience,
         credential_provider=None if request is None else _tokens(request),
     )
+
+
+def open_for_deleting(root: str, patience: RetryConfig) -> HTTPStore | None:
+    """Open a container for deleting blobs one by one; ``None`` where this is no job of Azure ML.
+
+    obstore deletes them in batches, and a batch takes the right to write, of which a condition on the paths of blobs
+    gives nothing to a request that has none: "Permissions for Blob service operations".
+
+    :raises ArtifactError: if the job's identity gives no token.
+    """
+    from obstore.store import HTTPStore
+
+    found, request = _ROOT.fullmatch(root), _token_request(os.environ)
+    if request is None:
+        return None
+    assert found is not None
+    endpoint = _endpoint(found)
+    headers = {"Authorization": f"Bearer {_tokens(request)()['token']}", "x-ms-version": _VERSION}
+    return HTTPStore.from_url(
+        "/".join(filter(None, (endpoint, found["container"], found["folder"]))),
+        client_options={"allow_http": endpoint.startswith("http://"), "default_headers": headers},
+        retry_config=patience,
+    )
+
+
+def _endpoint(root: re.Match[str]) -> str:
+    return os.environ.get(ENDPOINT_VARIABLE) or f"https://{root['account']}.blob.{root['suffix']}"
 
 
 def _token_request(variables: Mapping[str, str]) -> Request | None:
@@ -100,7 +128,7 @@ def _send(request: Request) -> bytes:
             if seconds is None or not passing:
                 raise ArtifactError(
                     f"the identity of this job gave no access token ({error}): let the job run as an identity that "
-                    "its compute has, and give that one the role Storage Blob Data Contributor."
+                    "its compute has, and give that one the role that stepops permissions prints."
                 ) from error
             time.sleep(seconds)
     raise AssertionError

@@ -58,6 +58,7 @@ class Bucket(Backend):
     def __init__(self, root: str, store: ObjectStore | None) -> None:
         self._root = root
         self._opened = store
+        self._by_environment = store is None
 
     def get(self, key: str, uri: str) -> bytes:
         """Return the object's bytes."""
@@ -112,7 +113,7 @@ class Bucket(Backend):
 
         with _errors(uri):
             try:
-                obstore.delete(self._store, key)
+                obstore.delete(self._for_deleting(), key)
             except FileNotFoundError:
                 return
 
@@ -140,6 +141,13 @@ class Bucket(Backend):
             raise
         with _write_errors(uri):
             upload.finish()
+
+    def _for_deleting(self) -> ObjectStore:
+        from airflow_stepops.artifacts.blob_storage import is_container, open_for_deleting
+
+        if self._by_environment and is_container(self._root):
+            return open_for_deleting(self._root, PATIENCE) or self._store
+        return self._store
 
     @property
     def _store(self) -> ObjectStore:

@@ -1,7 +1,8 @@
 """IAM policies with the least rights that a stack needs on AWS.
 
 Sources: "Service Authorization Reference" of S3, ECR, SageMaker and CloudWatch Logs; "SageMaker AI roles", section
-"CreateTrainingJob API: Execution Role Permissions".
+"CreateTrainingJob API: Execution Role Permissions"; IAM's "JSON policy elements: Resource", section "Using wildcards in
+resource ARNs".
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ from typing import Any
 from airflow_stepops.clouds.aws.artifact_store import S3ArtifactStore
 from airflow_stepops.clouds.aws.container_registry import ECR_HOST, EcrContainerRegistry
 from airflow_stepops.clouds.aws.step_operator import SageMakerStepOperator
+from airflow_stepops.clouds.job_objects import DELETED, INPUTS, WRITTEN, below
 from airflow_stepops.stacks.components import ArtifactStoreComponent, ContainerRegistryComponent
 
+#: Uploads in parts are put too; S3 overwrites without a right to delete.
+_WRITE = ("s3:AbortMultipartUpload", "s3:PutObject")
+#: What SageMaker itself writes to the output path of a training job: ``<job>/output/…``.
+_OUTPUT = ("*/output/model.tar.gz", "*/output/output.tar.gz")
 _PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 _PUSH = ("ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart")
 _IN_A_VPC = (
@@ -59,8 +65,11 @@ def policies(
     worker = [*_running_jobs(operator, place), *_reading_logs(operator, place)]
     job = [*_writing_logs(operator, place), *_job_extras(operator, place)]
     if isinstance(artifact_store, S3ArtifactStore):
-        worker += _store(artifact_store, place, deletes="*")
-        job += _store(artifact_store, place, deletes="runs/*/checkpoints/*")
+        worker += _store(artifact_store, place, writes=["*"], deletes=["*"])
+        job += _store(artifact_store, place, writes=WRITTEN, deletes=DELETED)
+        job.append(_keeping(artifact_store, place))
+    if operator.job_type == "training" and (output := operator.output_path or _usual_output(artifact_store)):
+        job.append(_allow("WriteOutputPath", _WRITE, _objects(output, _OUTPUT, place)))
     if isinstance(container_registry, EcrContainerRegistry):
         worker += _images(container_registry, place, push=True)
         job += _images(container_registry, place, push=False)
@@ -133,9 +142,6 @@ def _job_extras(operator: SageMakerStepOperator, place: _Place) -> list[Statemen
     statements = [_allow("WriteMetrics", ["cloudwatch:PutMetricData"], ["*"])]
     if operator.input_data:
         statements += _reading("InputData", list(operator.input_data.values()), place)
-    if operator.output_path:
-        bucket = _s3(operator.output_path, place)
-        statements.append(_allow("WriteOutputPath", ["s3:AbortMultipartUpload", "s3:PutObject"], [f"{bucket}/*"]))
     if operator.subnets:
         statements.append(_allow("JoinTheVpc", _IN_A_VPC, ["*"]))
     if operator.volume_kms_key:
@@ -147,24 +153,35 @@ def _job_extras(operator: SageMakerStepOperator, place: _Place) -> list[Statemen
     return statements
 
 
-def _store(store: S3ArtifactStore, place: _Place, *, deletes: str) -> list[Statement]:
+def _store(store: S3ArtifactStore, place: _Place, *, writes: Sequence[str], deletes: Sequence[str]) -> list[Statement]:
     """Return what reading and writing values needs.
 
-    :param deletes: which objects may be deleted: a job has no use for others than its task's checkpoints.
+    :param writes: patterns of the objects that may be written, below the root.
+    :param deletes: of those that may be deleted.
     """
-    root = _s3(store.root(), place)
-    bucket = _s3(f"s3://{store.bucket}", place)
-    actions = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"]
+    root = store.root()
     # Not for the prefix alone: who may not list the whole bucket is told 403 of an object that is not there, not 404.
     statements = [
-        _allow("Artifacts", actions, [f"{root}/*"]),
-        _allow("DeleteArtifacts", ["s3:DeleteObject"], [f"{root}/{deletes}"]),
-        _allow("ListArtifacts", ["s3:ListBucket"], [bucket]),
+        _allow("ReadArtifacts", ["s3:GetObject"], _objects(root, ["*"], place)),
+        _allow("WriteArtifacts", _WRITE, _objects(root, writes, place)),
+        _allow("DeleteArtifacts", ["s3:DeleteObject"], _objects(root, deletes, place)),
+        _allow("ListArtifacts", ["s3:ListBucket"], [_s3(f"s3://{store.bucket}", place)]),
     ]
     if store.kms_key:
         key = _key(store.kms_key, place)
         statements.append(_allow("EncryptArtifacts", ["kms:Decrypt", "kms:GenerateDataKey"], [key]))
     return statements
+
+
+def _keeping(store: S3ArtifactStore, place: _Place) -> Statement:
+    """Return what leaves inputs to Airflow."""
+    actions = [*_WRITE, "s3:DeleteObject"]
+    return {**_allow("KeepInputs", actions, _objects(store.root(), [INPUTS], place)), "Effect": "Deny"}
+
+
+def _usual_output(store: ArtifactStoreComponent) -> str:
+    """Return where SageMaker writes when no output path is given, ``""`` where it cannot."""
+    return f"{store.root()}/sagemaker" if isinstance(store, S3ArtifactStore) else ""
 
 
 def _reading(name: str, uris: Sequence[str], place: _Place) -> list[Statement]:
@@ -193,6 +210,11 @@ def _images(registry: EcrContainerRegistry, place: _Place, *, push: bool) -> lis
 
 def _s3(uri: str, place: _Place) -> str:
     return f"arn:{place.partition}:s3:::{uri.removeprefix('s3://').rstrip('/')}"
+
+
+def _objects(folder: str, patterns: Sequence[str], place: _Place) -> list[str]:
+    """Return the ARNs of objects in a folder."""
+    return [_s3(below(folder.rstrip("/"), pattern), place) for pattern in patterns]
 
 
 def _key(key: str, place: _Place) -> str:

@@ -149,7 +149,7 @@ class AzureMLStepOperator(StepOperatorComponent):
     def permissions(
         self, artifact_store: ArtifactStoreComponent, container_registry: ContainerRegistryComponent
     ) -> Mapping[str, Any]:
-        """Return ``worker_role``, a custom role, and ``assignments``: who has which role on what."""
+        """Return custom roles, and ``assignments``: who has which role on what, and on which condition."""
         from airflow_stepops.clouds.azure.permissions import role_and_assignments
 
         return role_and_assignments(self, artifact_store, container_registry)

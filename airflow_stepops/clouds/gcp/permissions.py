@@ -1,7 +1,7 @@
 """Roles and bindings with the least rights that a stack needs on Google Cloud.
 
-Sources: "IAM permissions reference" and "IAM roles for Cloud Storage"; "Vertex AI access control with IAM"; "Artifact
-Registry: roles and permissions".
+Sources: "IAM permissions for XML requests" of Cloud Storage, which are what obstore sends; "Vertex AI access control
+with IAM"; "Artifact Registry: roles and permissions".
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from airflow_stepops.clouds.gcp import job_objects
 from airflow_stepops.clouds.gcp.artifact_store import GcsArtifactStore
 from airflow_stepops.clouds.gcp.container_registry import (
     LOCATIONS,
@@ -31,15 +32,16 @@ _JOBS = (
     "aiplatform.customJobs.list",
     "logging.logEntries.list",
 )
-_VALUES = (
+#: Parts of an upload are nothing without the right to create their object.
+_READING = (
     "storage.multipartUploads.abort",
     "storage.multipartUploads.create",
     "storage.multipartUploads.listParts",
-    "storage.objects.create",
-    "storage.objects.delete",
     "storage.objects.get",
     "storage.objects.list",
 )
+#: Who may not delete may not overwrite: also when a request is sent again whose answer was lost.
+_WRITING = ("storage.objects.create", "storage.objects.delete")
 
 Document = dict[str, Any]
 
@@ -51,9 +53,10 @@ def roles_and_bindings(
 ) -> dict[str, Any]:
     """Return the documents.
 
-    ``worker_role`` and ``values_role`` are custom roles for ``gcloud iam roles create stepops_worker`` and
-    ``stepops_values``, with ``--file``; ``bindings`` say who has a role on which resource. In capitals is what the
-    settings do not tell: ``PROJECT_ID``, ``PROJECT_NUMBER`` and ``AIRFLOW_SERVICE_ACCOUNT``, the identity of the
+    ``worker_role``, ``reading_role`` and ``writing_role`` are custom roles for ``gcloud iam roles create
+    stepops_worker``, ``stepops_reading`` and ``stepops_writing``, with ``--file``; ``bindings`` say who has a role on
+    which resource, some on a condition, which a bucket takes only with uniform bucket-level access. In capitals is what
+    the settings do not tell: ``PROJECT_ID``, ``PROJECT_NUMBER`` and ``AIRFLOW_SERVICE_ACCOUNT``, the identity of the
     Airflow connections.
 
     :param artifact_store: of the stack; one that is not in Cloud Storage gets no binding.
@@ -71,8 +74,9 @@ def roles_and_bindings(
         bindings.append(_binding(place, "roles/iam.serviceAccountUser", [AIRFLOW]))
     documents = {"worker_role": _role("Jobs of steps", permissions)}
     if isinstance(artifact_store, GcsArtifactStore):
-        documents["values_role"] = _role("Values of steps", _VALUES)
-        bindings.append(_values(artifact_store, project, job))
+        documents["reading_role"] = _role("Reading values of steps", _READING)
+        documents["writing_role"] = _role("Writing values of steps", _WRITING)
+        bindings += _values(artifact_store, project, job)
     bindings += _images(container_registry, project)
     return {**documents, "bindings": [*bindings, *_job_extras(operator, project, job)]}
 
@@ -82,13 +86,19 @@ def _project(operator: VertexStepOperator, container_registry: ContainerRegistry
     return operator.project or of_registry or PROJECT
 
 
-def _values(store: GcsArtifactStore, project: str, job: str) -> Document:
-    binding = _binding(f"buckets/{store.bucket}", _custom(project, "stepops_values"), [AIRFLOW, job])
-    if store.prefix:
-        objects = f'resource.name.startsWith("projects/_/buckets/{store.bucket}/objects/{store.prefix}/")'
-        listed = f'api.getAttribute("storage.googleapis.com/objectListPrefix", "").startsWith("{store.prefix}/")'
-        binding["condition"] = {"title": "values of steps", "expression": f"{objects} || {listed}"}
-    return binding
+def _values(store: GcsArtifactStore, project: str, job: str) -> list[Document]:
+    bucket, names = f"buckets/{store.bucket}", f"projects/_/buckets/{store.bucket}/objects/"
+    reading, writing = _custom(project, "stepops_reading"), _custom(project, "stepops_writing")
+    folder = f"{store.prefix}/" if store.prefix else ""
+    objects = f'resource.name.startsWith("{names}{folder}")'
+    listed = f'api.getAttribute("storage.googleapis.com/objectListPrefix", "").startsWith("{folder}")'
+    values = _condition("values of steps", f"{objects} || {listed}") if folder else {}
+    written = job_objects.conditions(f"{names}{folder}")
+    return [
+        {**_binding(bucket, reading, [AIRFLOW, job]), **values},
+        {**_binding(bucket, writing, [AIRFLOW]), **values},
+        *({**_binding(bucket, writing, [job]), **_condition(*one)} for one in written.items()),
+    ]
 
 
 def _images(registry: ContainerRegistryComponent, project: str) -> list[Document]:
@@ -126,3 +136,7 @@ def _role(title: str, permissions: Sequence[str]) -> Document:
 
 def _binding(resource: str, role: str, members: Sequence[str]) -> Document:
     return {"resource": resource, "role": role, "members": list(members)}
+
+
+def _condition(title: str, expression: str) -> Document:
+    return {"condition": {"title": title, "expression": expression}}

@@ -199,7 +199,7 @@ class VertexStepOperator(StepOperatorComponent):
     def permissions(
         self, artifact_store: ArtifactStoreComponent, container_registry: ContainerRegistryComponent
     ) -> Mapping[str, Any]:
-        """Return IAM roles of one's own, and ``bindings``: who has which role on what."""
+        """Return custom roles, and ``bindings``: who has which role on what, and on which condition."""
         from airflow_stepops.clouds.gcp.permissions import roles_and_bindings
 
         return roles_and_bindings(self, artifact_store, container_registry)

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -20,6 +20,7 @@ import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from tests.clouds.aws.iam import allows, rights
 from tests.clouds.clock import Clock
 
 REGION = "eu-central-1"
@@ -48,6 +49,7 @@ class EmulatedAws:
     :param calls: names of the operations so far; those of S3 are ``HEAD /bucket`` and so on.
     :param signed_with: the access keys that signed the calls, and the session tokens beside.
     :param revoked: access keys that are not taken any more.
+    :param policies: access key → the policy of who has it, for calls of S3; others may do everything.
     :param login_seconds: how long ECR's logins say they are good for.
     :param logins: passwords of ECR that are good.
     :param given: passwords of ECR so far.
@@ -59,6 +61,7 @@ class EmulatedAws:
     signed_with: list[tuple[str, str]] = field(default_factory=list)
     agents: list[str] = field(default_factory=list)
     revoked: set[str] = field(default_factory=set)
+    policies: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     login_seconds: float = 12 * 3600
     logins: set[str] = field(default_factory=set)
     given: list[str] = field(default_factory=list)
@@ -89,6 +92,8 @@ class EmulatedAws:
             key = self._note(environ, operation)
             if key in self.revoked:
                 return _error(Failing(operation, "UnrecognizedClientException", 400, 1, "no"), environ, start_response)
+            if key in self.policies and not self._is_allowed(environ, self.policies[key]):
+                return _error(Failing(operation, "AccessDenied", 403, 1, "Access Denied"), environ, start_response)
             planned = next((plan for plan in self._failing if plan.operation == operation and plan.times > 0), None)
             if planned is not None:
                 planned.times -= 1
@@ -118,6 +123,15 @@ class EmulatedAws:
             environ["wsgi.input"] = BytesIO(body)
             return parse_qs(body.decode()).get("Action", [""])[0]
         return f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+
+    def _is_allowed(self, environ: dict[str, Any], policy: Mapping[str, Any]) -> bool:
+        query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"], keep_blank_values=True).items()}
+        body = b""
+        if "delete" in query:
+            body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            environ["wsgi.input"] = BytesIO(body)
+        asked = rights(environ["REQUEST_METHOD"], environ["PATH_INFO"], query, body)
+        return all(allows(policy, *right) for right in asked)
 
     def new_login(self) -> str:
         """Return a password of ECR."""

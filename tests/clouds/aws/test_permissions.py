@@ -6,10 +6,10 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
+from hypothesis import given
 
 from airflow_stepops.clouds.aws.artifact_store import S3ArtifactStore
 from airflow_stepops.clouds.aws.container_registry import EcrContainerRegistry
@@ -17,12 +17,16 @@ from airflow_stepops.clouds.aws.step_operator import SageMakerStepOperator
 from airflow_stepops.errors import ArtifactNotFoundError
 from tests.cli.conftest import Said, Stepops, folder, stepops  # noqa: F401 - the fixtures
 from tests.clouds.aws.emulated import REGION, EmulatedAws
+from tests.clouds.aws.iam import allows
 from tests.clouds.aws.sagemaker import ACCOUNT, ROLE, SageMaker
 from tests.clouds.ground import Ground, build_image, ended, running
+from tests.clouds.rights_of_jobs import ELSEWHERE, INSTANCE, KEPT, WRITTEN, PolicedJob
 from tests.engines import BASE_PYTHON
 from tests.images.faults import FaultyProxy
+from tests.runtime.conftest import StepImage, image, runtime_layer  # noqa: F401 - the fixtures
 
 WORKER_KEY = "AKIAWORKEROFTHISTEST"
+JOB_KEY = "AKIAJOBOFTHISTEST000"
 #: Rights that the calls of a run do not show: rare ones, and those that go with others.
 WITHOUT_A_CALL = {
     "iam:PassRole": "asked for by CreateTrainingJob",
@@ -55,14 +59,6 @@ def documents(stack: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
 
 def actions(policy: Mapping[str, Any]) -> set[str]:
     return {action for statement in policy["Statement"] for action in statement["Action"]}
-
-
-def allows(policy: Mapping[str, Any], action: str, resource: str) -> bool:
-    """Whether IAM would let a call through, conditions aside."""
-    return any(
-        action in statement["Action"] and any(fnmatchcase(resource, pattern) for pattern in statement["Resource"])
-        for statement in policy["Statement"]
-    )
 
 
 def rights(call: str) -> Iterator[tuple[str, str]]:
@@ -177,10 +173,93 @@ def test_the_job_may_read_its_image_and_not_write_one(stack: dict[str, Any]) -> 
     job = actions(documents(stack)["job"])
     assert "ecr:BatchGetImage" in job
     assert "ecr:PutImage" not in job
-    policy, root = documents(stack)["job"], f"arn:aws:s3:::{stack['artifact_store'].bucket}/team"
-    assert allows(policy, "s3:DeleteObject", f"{root}/runs/churn/one/train/-1/checkpoints/machine-0/attempt-1/a")
-    assert not allows(policy, "s3:DeleteObject", f"{root}/runs/churn/one/train/-1/attempt-1/result.json")
     assert not any(action.startswith("sagemaker:") for action in job)
+
+
+@pytest.fixture
+def job(
+    aws: EmulatedAws,
+    stack: dict[str, Any],
+    image: StepImage,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> PolicedJob:
+    """A job that has the rights of the printed policy and no others."""
+    bucket = f"rights-{uuid.uuid4().hex}"
+    aws.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    extra = {"region_name": REGION, "endpoint_url": aws.url}
+    connection = {"conn_type": "aws", "login": WORKER_KEY, "password": "secret", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_WORKER_AWS", json.dumps(connection))
+    store = S3ArtifactStore(bucket=bucket, prefix="team", region=REGION, connection="worker_aws")
+    policies = {**stack, "artifact_store": store}
+    monkeypatch.setitem(aws.policies, WORKER_KEY, documents(policies)["worker"])
+    monkeypatch.setitem(aws.policies, JOB_KEY, documents(policies)["job"])
+    keys = {"AWS_ACCESS_KEY_ID": JOB_KEY, "AWS_SECRET_ACCESS_KEY": "secret"}
+    return PolicedJob(image, store.open(), {**store.job_environment(), **keys})
+
+
+def test_a_job_works_with_the_rights_of_its_policy(job: PolicedJob) -> None:
+    job.works()
+
+
+def test_a_job_can_forge_nothing_of_what_airflow_writes(job: PolicedJob) -> None:
+    job.forges_nothing()
+
+
+_WRITING = ("s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
+_STACK = {
+    "operator": SageMakerStepOperator(name="training", role=ROLE, region=REGION),
+    "artifact_store": S3ArtifactStore(bucket="values", prefix="team"),
+    "container_registry": EcrContainerRegistry(uri=f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/team"),
+}
+_POLICY = documents(_STACK)["job"]
+#: SageMaker's own output goes to the top of the bucket, and so into the folders of all attempts.
+_WIDEST = documents(_STACK, output_path="s3://values")["job"]
+
+
+@given(path=KEPT)
+def test_whatever_names_are_a_job_does_not_write_what_airflow_writes(path: str) -> None:
+    key = f"arn:aws:s3:::values/team/{path}"
+    assert not [action for action in _WRITING if allows(_POLICY, action, key) or allows(_WIDEST, action, key)]
+    assert allows(_POLICY, "s3:GetObject", key)
+
+
+@given(path=ELSEWHERE)
+def test_a_job_writes_in_runs_alone_beside_what_sagemaker_itself_writes(path: str) -> None:
+    is_output = re.fullmatch(r"sagemaker/.*/output/(model|output)\.tar\.gz", path) is not None
+    key = f"arn:aws:s3:::values/team/{path}"
+    assert [action for action in _WRITING if allows(_POLICY, action, key)] == (
+        ["s3:PutObject", "s3:AbortMultipartUpload"] if is_output else []
+    )
+
+
+@given(path=WRITTEN)
+def test_whatever_names_are_a_job_writes_what_is_its_own(path: str) -> None:
+    assert allows(_POLICY, "s3:PutObject", f"arn:aws:s3:::values/team/{path}")
+    is_checkpoint = "/checkpoints/machine-3/" in path
+    assert allows(_POLICY, "s3:DeleteObject", f"arn:aws:s3:::values/team/{path}") == is_checkpoint
+
+
+@pytest.mark.parametrize("name", ["checkpoints/sagemaker/epoch-1/model.pt", "checkpoints/sagemaker/attempt-1/job.json"])
+def test_sagemaker_keeps_the_checkpoints_of_a_job_on_spot(name: str) -> None:
+    assert allows(_POLICY, "s3:PutObject", f"arn:aws:s3:::values/team/{INSTANCE}/{name}")
+
+
+def test_a_folder_of_the_bucket_that_looks_like_a_pattern_is_no_pattern() -> None:
+    starred = documents({**_STACK, "artifact_store": S3ArtifactStore(bucket="values", prefix="*")})["job"]
+    assert allows(starred, "s3:GetObject", "arn:aws:s3:::values/*/runs/a")
+    assert not allows(starred, "s3:GetObject", "arn:aws:s3:::values/another/runs/a")
+
+
+def test_the_policies_are_no_longer_than_iam_takes() -> None:
+    settings: dict[str, Any] = {
+        "input_data": {"raw": f"s3://{'r' * 63}/2026"},
+        "output_path": f"s3://{'o' * 63}/models",
+    }
+    settings |= {"volume_kms_key": "alias/disks", "output_kms_key": "alias/output"}
+    settings |= {"subnets": ["subnet-1"], "security_group_ids": ["sg-1"]}
+    store = S3ArtifactStore(bucket="b" * 63, prefix="p" * 120, kms_key="alias/values")
+    printed = documents({**_STACK, "artifact_store": store}, **settings)
+    assert max(len(json.dumps(policy, separators=(",", ":"))) for policy in printed.values()) < 6144
 
 
 def test_other_parts_of_aws_have_arns_of_their_own(stack: dict[str, Any]) -> None:

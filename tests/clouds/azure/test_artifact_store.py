@@ -160,6 +160,30 @@ def test_a_job_of_azure_ml_opens_the_store_as_the_identity_of_its_machine(
     assert azure.grants[before:].count(STORAGE) >= 1
 
 
+DELETE_IN_JOB = """
+import sys
+from airflow_stepops.artifacts.store import ArtifactStore
+store = ArtifactStore(sys.argv[1])
+for uri in sys.argv[2:]:
+    store.delete(uri)
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "a (team)"])
+def test_a_job_of_azure_ml_deletes_what_is_there_and_what_is_not(
+    values: AzureBlobArtifactStore, azure: EmulatedAzure, prefix: str
+) -> None:
+    container = f"deletes-{uuid.uuid4().hex}"
+    azure.make_container(container)
+    store = values.model_copy(update={"container": container, "prefix": prefix}).open()
+    uris = [f"{store.root}/runs/{name}" for name in ("plain", "a b%20c/é+#?", "kept")]
+    for uri in uris:
+        store.put(uri, b"x")
+    variables = {**values.job_environment(), **azure.identity}
+    in_job(DELETE_IN_JOB, variables, store.root, *uris[:2], f"{store.root}/runs/nothing")
+    assert store.list(store.root) == uris[2:]
+
+
 def test_a_job_that_says_which_of_several_identities_it_is_is_that_one(
     values: AzureBlobArtifactStore, azure: EmulatedAzure
 ) -> None:
@@ -200,7 +224,7 @@ def test_a_job_without_an_identity_says_what_it_needs(
 ) -> None:
     for name, value in {**values.job_environment(), **azure.identity, "MSI_SECRET": "wrong"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ArtifactError, match=r"gave no access token \(HTTP Error 403.* Storage Blob Data Contributor"):
+    with pytest.raises(ArtifactError, match=r"gave no access token \(HTTP Error 403.* stepops permissions"):
         ArtifactStore(values.root()).put(f"{values.root()}/value", b"")
     nothing = azure.answer_with("msi", "", lambda: (200, {"access_token": "x"}))
     with pytest.raises(ArtifactError, match="something else than an access token"):

@@ -64,10 +64,9 @@ def test_the_assignments_of_the_guide_are_those_that_the_stack_needs(guide: Path
     given = set()
     for who, quoted, bare, scope in re.findall(r'grant \$(\w+) (?:"([^"]+)"|(\w+)) (?:\\\n\s+)?(\S+)', GUIDE):
         place = re.sub(r"\$(\w+)", lambda found: known[found[1]], scope)
-        people = ("AIRFLOW", "JOB") if who == "who" else (who,)
-        given |= {(one.replace("JOB", "COMPUTE") + "_IDENTITY", quoted or bare, place) for one in people}
+        given.add((who.replace("JOB", "COMPUTE") + "_IDENTITY", quoted or bare, place))
     assert given == {(one["assignee"], one["role"], one["scope"]) for one in needed["assignments"]}
-    assert needed["worker_role"]["Name"] == "stepops worker"
+    assert (needed["worker_role"]["Name"], needed["job_role"]["Name"]) == ("stepops worker", "stepops job")
 
 
 def test_the_pipeline_of_the_guide_is_one(guide: Path) -> None:

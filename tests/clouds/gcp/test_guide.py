@@ -62,6 +62,19 @@ def test_the_pipeline_of_the_guide_is_one(guide: Path) -> None:
     run(sys.executable, "-c", "from spectrum import spectrum; print(spectrum)", cwd=guide)
 
 
+def test_the_job_gets_the_roles_that_the_stack_needs(guide: Path) -> None:
+    stack = read(guide / "stepops.yaml").stack(None)
+    needed = stack.step_operators[0].permissions(stack.artifact_store, stack.container_registry)
+    job = f"serviceAccount:{stack.step_operators[0].document()['service_account']}"
+    roles = [
+        (one["role"].rpartition("/")[2], "condition" in one) for one in needed["bindings"] if job in one["members"]
+    ]
+    given = re.findall(r"--condition(=None|-from-file=condition.json) .*\n.*\$JOB .*/roles/(\w+)", GUIDE)
+    assert set(roles) == {(role, condition != "=None") for condition, role in given}
+    assert "for kind in reading writing;" in GUIDE
+    assert {"reading_role", "writing_role"} <= needed.keys()
+
+
 def permission_of(call: Call) -> str:
     (found,) = [
         permission
