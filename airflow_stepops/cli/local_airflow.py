@@ -18,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from airflow_stepops import settings
-from airflow_stepops.cli.main import QUIET
 from airflow_stepops.errors import StepopsError
 
 _BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
@@ -26,7 +25,7 @@ _BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
 @contextmanager
 def local_airflow(bundle: Path) -> Iterator[Path]:
-    """Prepare this process for a run, before it imports Airflow, and tidy up afterwards.
+    """Prepare this process, before it imports Airflow, and those that it starts for a run, and tidy up afterwards.
 
     :param bundle: folder of the DAG bundle, or a DAG file that is all of it: Airflow reads all that is in there.
     :returns: a folder for what the run leaves; the file ``log`` in it stays.
@@ -44,9 +43,6 @@ def local_airflow(bundle: Path) -> Iterator[Path]:
         "AIRFLOW__LOGGING__REMOTE_LOGGING": "False",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
-    level, quiet = QUIET
-    if os.environ.get(level) == quiet:  # the log of the run is a file
-        del os.environ[level]
     try:
         shutil.copyfile(_empty_database(runs), folder / "airflow.db")
         yield folder
