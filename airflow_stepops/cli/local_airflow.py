@@ -69,11 +69,13 @@ def _empty_database(runs: Path) -> Path:
     new = runs / f".{path.name}-{os.getpid()}"
     environment = {**os.environ, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{new}"}
     command = [sys.executable, "-P", "-c", "from airflow.utils.db import initdb; initdb()"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise StepopsError(f"Airflow's database could not be made: {(done.stderr.strip() or '?').splitlines()[-1]}")
+        return new.replace(path)
+    finally:
         new.unlink(missing_ok=True)
-        raise StepopsError(f"Airflow's database could not be made: {(done.stderr.strip() or '?').splitlines()[-1]}")
-    return new.replace(path)
 
 
 @contextmanager
