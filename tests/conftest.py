@@ -33,6 +33,7 @@ _LONGEST = (
     "clouds/gcp/test_scheduled.py",
     "packaging/test_third_party.py",
     "cli/test_console.py",
+    "cli/test_stopping_runs.py",
     "clouds/azure/test_scheduled.py",
     "clouds/test_three_clouds.py",
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from airflow_stepops.cli import place
-from airflow_stepops.cli.dag_files import bundle_of, read_dags
+from airflow_stepops.cli.dag_files import bundle_of, read_dags, step_arguments
 from airflow_stepops.cli.local_airflow import output_into
 from airflow_stepops.cli.output import json_option, print_json, print_table
 
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG
 
     from airflow_stepops.images.builder import FinishedImage, PlannedImage
-
-
-#: What a step's task says that its image depends on.
-_FIELDS = ("python_callable", "stack", "step_operator", "image", "settings")
 
 
 @click.command("build", help="Build and push the images of the steps of DAG files.")
@@ -76,26 +72,16 @@ class _BuiltStep:
 
 def _steps(dag: DAG) -> Iterator[_BuiltStep]:
     """Yield the steps of a DAG that run on a step operator, mapped ones too."""
-    from airflow.sdk.definitions.mappedoperator import MappedOperator
-
-    from airflow_stepops.operators.step import StepTask
-
-    for task in dag.tasks:
-        if isinstance(task, StepTask):
-            said = {field: getattr(task, field) for field in _FIELDS}
-        elif isinstance(task, MappedOperator) and issubclass(task.operator_class, StepTask):
-            said = {"python_callable": task.python_callable, **task.partial_kwargs}  # type: ignore[attr-defined]
-        else:
-            continue
-        if said.get("step_operator"):
+    for task_id, arguments in step_arguments(dag).items():
+        if arguments.get("step_operator"):
             yield _BuiltStep(
                 dag.dag_id,
-                task.task_id,
-                said["python_callable"],
-                said.get("stack"),
-                said["step_operator"],
-                said.get("image") or {},
-                said.get("settings") or {},
+                task_id,
+                arguments["python_callable"],
+                arguments.get("stack"),
+                arguments["step_operator"],
+                arguments.get("image") or {},
+                arguments.get("settings") or {},
             )
 
 

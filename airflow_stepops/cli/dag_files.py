@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_stepops import settings
 from airflow_stepops.errors import ConfigurationError, did_you_mean
@@ -58,3 +59,21 @@ def choose_dag(dags: dict[str, DAG], dag_id: str | None, file: Path) -> DAG:
             f"{file} defines no DAG {dag_id!r}.{did_you_mean(dag_id, dags)} It defines: {', '.join(sorted(dags))}."
         )
     return dags[dag_id]
+
+
+def step_arguments(dag: DAG) -> dict[str, Mapping[str, Any]]:
+    """Return the arguments of :class:`~airflow_stepops.operators.step.StepTask` of every step, by task id.
+
+    Those that a mapped step leaves at their defaults are missing.
+    """
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+    from airflow_stepops.operators.step import StepTask
+
+    found: dict[str, Mapping[str, Any]] = {}
+    for task in dag.tasks:
+        if isinstance(task, StepTask):
+            found[task.task_id] = vars(task)
+        elif isinstance(task, MappedOperator) and issubclass(task.operator_class, StepTask):
+            found[task.task_id] = {"python_callable": task.python_callable, **task.partial_kwargs}  # type: ignore[attr-defined]
+    return found

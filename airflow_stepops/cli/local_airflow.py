@@ -18,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from airflow_stepops import settings
-from airflow_stepops.cli.main import QUIET
 from airflow_stepops.errors import StepopsError
 from airflow_stepops.home_folders import make_folder
 from airflow_stepops.images.cache_folder import discard, touch
@@ -32,7 +31,7 @@ _BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
 @contextmanager
 def local_airflow(bundle: Path) -> Iterator[Path]:
-    """Prepare this process for a run, before it imports Airflow, and tidy up afterwards.
+    """Prepare this process, before it imports Airflow, and those that it starts for a run, and tidy up afterwards.
 
     :param bundle: folder of the DAG bundle, or a DAG file that is all of it: Airflow reads all that is in there.
     :returns: a folder for what the run leaves; the file ``log`` in it stays.
@@ -50,9 +49,6 @@ def local_airflow(bundle: Path) -> Iterator[Path]:
         "AIRFLOW__LOGGING__REMOTE_LOGGING": "False",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
-    level, quiet = QUIET
-    if os.environ.get(level) == quiet:  # the log of the run is a file
-        del os.environ[level]
     with locked(folder / _LOCK):
         try:
             shutil.copyfile(_empty_database(runs), folder / "airflow.db")
@@ -93,11 +89,13 @@ def _empty_database(runs: Path) -> Path:
     new = runs / f".{path.name}-{os.getpid()}"
     environment = {**os.environ, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{new}"}
     command = [sys.executable, "-P", "-c", "from airflow.utils.db import initdb; initdb()"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise StepopsError(f"Airflow's database could not be made: {(done.stderr.strip() or '?').splitlines()[-1]}")
+        return new.replace(path)
+    finally:
         new.unlink(missing_ok=True)
-        raise StepopsError(f"Airflow's database could not be made: {(done.stderr.strip() or '?').splitlines()[-1]}")
-    return new.replace(path)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +107,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; what is wrong is one line on standard error."""
+    return exit_code(lambda: stepops.main(arguments, prog_name="stepops", standalone_mode=False))
+
+
+def exit_code(command: Callable[[], Any]) -> int:
+    """Call what a command does and return its exit code; what is wrong is one line on standard error."""
     try:
-        code: Any = stepops.main(arguments, prog_name="stepops", standalone_mode=False)
+        code: Any = command()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return WRONG_INPUT
     except click.ClickException as error:
-        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "stepops"
-        return _fail(f"{command}: {_one_line(error.format_message())}", error.exit_code)
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "stepops"
+        return _fail(f"{path}: {_one_line(error.format_message())}", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return _fail("stepops: interrupted", INTERRUPTED)
     except StepopsError as error:

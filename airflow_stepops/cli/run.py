@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
+import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from airflow_stepops.cli import place
-from airflow_stepops.cli.dag_files import bundle_of, choose_dag, read_dags
-from airflow_stepops.cli.local_airflow import local_airflow, output_into, tidy
-from airflow_stepops.cli.main import INTERRUPTED
-from airflow_stepops.errors import ConfigurationError, RunNotFoundError, did_you_mean
+from airflow_stepops.cli.dag_files import bundle_of
+from airflow_stepops.cli.dag_process import DagProcess
+from airflow_stepops.cli.interruption import Interruption, like_ctrl_c
+from airflow_stepops.cli.local_airflow import local_airflow, tidy
+from airflow_stepops.cli.local_run import LocalRun
+from airflow_stepops.cli.main import FAILED, INTERRUPTED
+from airflow_stepops.cli.run_arguments import warn
+from airflow_stepops.cli.run_steps import RunSteps, cancel_command
 
 if TYPE_CHECKING:
-    from airflow.sdk import DAG
+    from airflow_stepops.client import Run
 
 _LOOK_SECONDS = 0.3
 _LOG_LINES = 25
@@ -35,40 +37,132 @@ _SILENT = (None, "scheduled", "queued")
 @click.option("--param", "params", multiple=True, metavar="KEY=VALUE", help="A param of the DAG: JSON, or text.")
 @click.option("--dag-id", help="Which DAG, where the file defines several.")
 def run(file: Path, stack: str | None, params: Sequence[str], dag_id: str | None) -> int:
-    """Run a DAG; the exit code is 0 when it succeeded, else 1."""
+    """Run a DAG; the exit code is 0 when it succeeded, else 1; 130 when it was interrupted."""
     given = _read_params(params)
     file = place.dag_file(file)
     place.use(file, stack)
-    with local_airflow(bundle_of(file)) as folder:
-        with output_into(folder / "log") as screen:
-            dag = choose_dag(read_dags(file), dag_id, file)
-            _check_params(dag, given)
-            os.write(screen, f"Run of {dag.dag_id}; its log: {folder / 'log'}\n".encode())
-            with _progress(dag.dag_id, folder, screen):
-                ended = dag.test(run_conf=given)
-        told = _tell(dag.dag_id, ended.run_id)
-        succeeded = str(ended.state) == "success"
-        if not succeeded and not told:  # an ordinary task failed
-            click.echo(_end_of(folder / "log"))
-    if not succeeded:
-        click.echo(f"Run {ended.run_id} failed.")
-    return 0 if succeeded else 1
+    with like_ctrl_c(), local_airflow(bundle_of(file)) as folder:
+        interruption = Interruption(
+            lambda: _say("\nStopping the jobs of this run; Ctrl-C again leaves them running."), lambda: _leave(folder)
+        )
+        with interruption.handled():
+            ended = _follow(DagProcess(folder, file, dag_id, given), folder, interruption)
+            local = LocalRun.read(folder)
+            if ended is None:
+                _stop(local, "interrupted")
+                return INTERRUPTED
+            if local is not None and local.run_id() and not local.is_over():
+                _say(f"\nThe process of the run has ended with code {ended}, the run has not: stopping its jobs.")
+                _stop(local, "failed")
+                return FAILED
+        if local is not None:
+            _tell(local, succeeded=ended == 0)
+        return ended if ended >= 0 else FAILED
 
 
-def _tell(dag_id: str, run_id: str) -> bool:
-    """Print how the steps went; return whether that says why one failed."""
-    from airflow_stepops.cli.summary import summary
-    from airflow_stepops.client import Client
+def _follow(process: DagProcess, folder: Path, interruption: Interruption) -> int | None:
+    """Print each change of a task's state until the process ends, and return its exit code.
 
+    :returns: ``None`` when it was killed because of an interruption.
+    """
+    progress = _Progress(folder)
     try:
-        run = Client().get_run(dag_id, run_id)
-    except RunNotFoundError:  # a DAG of ordinary tasks
-        return False
-    click.echo(f"\n{summary(run)}")
-    errors = {step.label: step.error for step in run.steps if step.error is not None}
+        while (ended := process.wait(_LOOK_SECONDS)) is None and not interruption.requested:
+            progress.look()
+    finally:
+        process.kill()
+    progress.look()
+    return ended
+
+
+class _Progress:
+    """Prints what has changed.
+
+    :param folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._run: LocalRun | None = None
+        self._began = 0.0
+        self._states: dict[str, str | None] = {}
+
+    def look(self) -> None:
+        """Print the tasks whose states have changed."""
+        if self._run is None:
+            self._run = LocalRun.read(self._folder)
+            if self._run is None:
+                return
+            self._began = time.monotonic()
+            _say(f"Run of {self._run.dag_id}; its log: {_log(self._folder)}")
+        try:
+            tasks = self._run.tasks()
+        except sqlite3.OperationalError:  # the next look shows it
+            return
+        for task in tasks:
+            if task.state not in _SILENT and self._states.get(task.label) != task.state:
+                _say(f"  {time.monotonic() - self._began:6.1f} s  {task.label:24} {task.state}")
+            self._states[task.label] = task.state
+
+
+def _stop(local: LocalRun | None, state: str) -> None:
+    """Stop the jobs of a run whose process was killed, and print how its steps went.
+
+    :param local: ``None`` when it was killed while the DAG was being read.
+    """
+    if local is None or not local.run_id():
+        _say("No task had begun.")
+        return
+    run = RunSteps(local, _say).stop()
+    _print_summary(run, state)
+    _print_errors(run)
+
+
+def _tell(local: LocalRun, *, succeeded: bool) -> None:
+    """Print how a run went that has come to its end."""
+    run = RunSteps(local, _say).read()
+    _print_summary(run, "succeeded" if succeeded else "failed")
+    explained = _print_errors(run)
+    if any(task.state == "failed" and task.label not in explained for task in local.tasks()):
+        _say(_end_of(_log(local.folder)))
+
+
+def _print_summary(run: Run, state: str) -> None:
+    from airflow_stepops.cli.summary import summary
+
+    warn([run])
+    _say(f"\n{summary(run, state)}" if run.steps else f"\nRun {run.run_id} of {run.dag_id}: {state}")
+
+
+def _print_errors(run: Run) -> set[str]:
+    """Print why steps failed, and return their labels."""
+    errors = {step.label: step.error for step in run.steps if step.error is not None and step.state == "failed"}
     for label, error in errors.items():
-        click.echo(f"\nTraceback of {label}:\n{error.traceback}")
-    return bool(errors)
+        if error.traceback:
+            _say(f"\nTraceback of {label}:\n{error.traceback}")
+        else:
+            _say(f"\nError of {label}:\n{error.type}: {error.message}\n")
+    return set(errors)
+
+
+def _leave(folder: Path) -> None:
+    local = LocalRun.read(folder)
+    run_id = local.run_id() if local else ""
+    if local is not None and run_id:
+        _say("Jobs of this run may go on. To stop them:")
+        for stack in dict.fromkeys(local.stacks.values()):
+            _say(f"  {cancel_command(local.dag_id, run_id, stack=stack)}")
+    tidy(folder)
+
+
+def _say(text: str) -> None:
+    """Print a text, also from a signal's handler. When nobody reads it any more the run goes on."""
+    data = f"{text}\n".encode()
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except OSError:  # a pipe whose reader has gone, a terminal that was closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _read_params(texts: Sequence[str]) -> dict[str, Any]:
@@ -84,76 +178,8 @@ def _read_params(texts: Sequence[str]) -> dict[str, Any]:
     return params
 
 
-def _check_params(dag: DAG, given: dict[str, Any]) -> None:
-    for key in given:
-        if key not in dag.params:
-            raise ConfigurationError(
-                f"DAG {dag.dag_id!r} has no param {key!r}.{did_you_mean(key, dag.params)} It has: "
-                f"{', '.join(sorted(dag.params)) or 'none'}."
-            )
-
-
-@contextmanager
-def _progress(dag_id: str, folder: Path, screen: int) -> Iterator[None]:
-    """Print each change of a task's state, and stop the run's jobs on Ctrl-C, which Airflow takes for a failed task."""
-    started, over, interrupted = time.monotonic(), threading.Event(), threading.Event()
-    seen: dict[str, str | None] = {}
-
-    def look() -> None:
-        for instance in _task_instances():
-            task, state = instance.task_id, instance.state
-            task = task if instance.map_index < 0 else f"{task}[{instance.map_index}]"
-            if state not in _SILENT and seen.get(task) != state:
-                os.write(screen, f"  {time.monotonic() - started:6.1f} s  {task:24} {state}\n".encode())
-            seen[task] = state
-
-    def watch() -> None:
-        while not over.wait(_LOOK_SECONDS):
-            look()
-            if interrupted.is_set():
-                os.write(screen, b"\nStopping the jobs of this run; Ctrl-C again leaves them running.\n")
-                for line in _stop_jobs(dag_id):
-                    os.write(screen, f"  {line}\n".encode())
-                tidy(folder)
-                os._exit(INTERRUPTED)
-
-    def interrupt(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        interrupted.set()  # whatever the main thread is at may hold locks
-
-    # Configures all of Airflow's tables: a thread that does so waits for ever for a main thread that imports one.
-    look()
-    watcher = threading.Thread(target=watch, name="stepops-progress", daemon=True)
-    signal.signal(signal.SIGINT, interrupt)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-        look()
-
-
-def _stop_jobs(dag_id: str) -> Iterator[str]:
-    from airflow_stepops.client import Client
-    from airflow_stepops.jobs.cancel import cancel_jobs
-
-    client = Client()
-    for run_id in {instance.run_id for instance in _task_instances()}:
-        with suppress(RunNotFoundError):  # no step has begun
-            run = client.get_run(dag_id, run_id)
-            for job in cancel_jobs(client.active_stack, run.steps):
-                yield f"{job.step.label}: job {job.step.job_name} {job.said}"
-
-
-def _task_instances() -> list[Any]:
-    """Return run, task, map index and state of each task instance of the only run in the database."""
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        columns = (TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state)
-        return session.query(*columns).all()
+def _log(folder: Path) -> Path:
+    return folder / "log"
 
 
 def _end_of(log: Path) -> str:

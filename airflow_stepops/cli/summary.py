@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,16 +16,19 @@ _DIGEST_CHARACTERS = 19
 _VALUE_CHARACTERS = 120
 
 
-def summary(run: Run) -> str:
-    """Return a table: for each step where it ran, its image, seconds waiting and running; below it what it left."""
+def summary(run: Run, state: str = "") -> str:
+    """Return a table: for each step where it ran, its image, seconds waiting and running; below it what it left.
+
+    :param state: of the run, where more is known of it than its steps tell.
+    """
     rows = [_row(step) for step in run.steps]
     widths = [max(len(row[column]) for row in (_HEADINGS, *rows)) for column in range(len(_HEADINGS))]
-    folder = _common_folder([reference.uri for step in run.steps for reference in step.references.values()])
+    folders = _folders(run.steps)
     lines = [_line(_HEADINGS, widths)]
     for step, row in zip(run.steps, rows, strict=True):
-        lines += [_line(row, widths), *(f"    {line}" for line in _below(step, folder))]
-    lines += ["", *([f"Outputs are in {folder}"] if folder else []), _uploads(run.steps)]
-    return "\n".join([*lines, f"Run {run.run_id} of {run.dag_id}: {run.state}"])
+        lines += [_line(row, widths), *(f"    {line}" for line in _below(step, folders.get(_root(step), "")))]
+    lines += ["", *(f"Outputs are in {folder}" for folder in folders.values() if folder), _uploads(run.steps)]
+    return "\n".join([*lines, f"Run {run.run_id} of {run.dag_id}: {state or run.state}"])
 
 
 def seconds(start: datetime | None, end: datetime | None) -> str:
@@ -48,7 +52,7 @@ def kind(reference: ArtifactReference) -> str:
 
 def _row(step: StepRun) -> tuple[str, ...]:
     state = step.state if step.try_number == 1 else f"{step.state}, try {step.try_number}"
-    ran_in = f"{step.where} job" if step.job_name else step.where
+    ran_in = f"{step.where} job" if step.job_name else step.where or "–"
     image = step.image_digest[:_DIGEST_CHARACTERS] or "–"
     waited = seconds(step.submitted_at, step.started_at)
     return step.label, state, ran_in, image, waited, seconds(step.started_at, step.ended_at)
@@ -77,6 +81,18 @@ def _output(step: StepRun, name: str, folder: str) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _VALUE_CHARACTERS else f"{text[: _VALUE_CHARACTERS - 1]}…"
+
+
+def _folders(steps: Sequence[StepRun]) -> dict[str, str]:
+    """Return the common folder of the outputs in each artifact store, by the store's root."""
+    uris: dict[str, list[str]] = defaultdict(list)
+    for step in steps:
+        uris[_root(step)] += [reference.uri for reference in step.references.values()]
+    return {root: _common_folder(found) for root, found in uris.items()}
+
+
+def _root(step: StepRun) -> str:
+    return step.store.root if step.store else ""
 
 
 def _common_folder(uris: Sequence[str]) -> str:

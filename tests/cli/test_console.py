@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -132,24 +128,6 @@ def test_a_run_that_fails_says_why_and_exits_with_1(set_up: Console) -> None:
     assert done.returncode == 1
     assert "ValueError: too many" in done.stdout
     assert "too many" in done.stdout.split("Traceback of total:")[1]
-
-
-def test_a_run_that_is_interrupted_stops_its_jobs(set_up: Console, folder: Path, environment: dict[str, str]) -> None:
-    endless = PIPELINE.replace("if sum(numbers) > 100:", "while True:\n        continue\n    if False:")
-    (folder / "slow.py").write_text(endless.replace("def squares(", "def slow("))
-    command = [sys_program("stepops"), "run", "slow.py", "--param", "size=1"]
-    run = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
-    watchdog = threading.Timer(60, run.kill)
-    watchdog.start()
-    while run.poll() is None and not list(folder.glob("values/runs/slow/*/total/-1/attempt-1/job.json")):
-        with suppress(subprocess.TimeoutExpired):
-            run.wait(0.2)
-    run.send_signal(signal.SIGINT)
-    printed, _ = run.communicate()
-    watchdog.cancel()
-    assert run.returncode == 130
-    assert re.search(r"^  total: job slow-total-\S+ stopped$", printed, re.MULTILINE), printed
-    (folder / "slow.py").unlink()
 
 
 @pytest.mark.parametrize(

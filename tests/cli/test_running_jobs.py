@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 import pytest
 
 from airflow_stepops.artifacts.store import ArtifactStore
+from airflow_stepops.cli.local_run import LocalRun
+from airflow_stepops.cli.run_steps import RunSteps
 from airflow_stepops.clouds.local.step_operator import LocalStepOperator
 from airflow_stepops.images.builder import BuiltImage
 from airflow_stepops.images.registry.layout import LayoutRepository
@@ -52,6 +56,15 @@ class Jobs:
 
     def launch(self, run_id: str, step: str = "wait", *args: Any, map_index: int = -1) -> LedgerEntry:
         """Launch a step of ``tests/clouds/steps``."""
+        spec, request = self.request(run_id, step, *args, map_index=map_index)
+        new = LedgerEntry(spec.attempt, spec.directory, spec.attempt, "0", OPERATOR.document(), request.name)
+        with Launcher(self.store, OPERATOR, lambda _: OPERATOR, print) as launcher:
+            entry = launcher.launch(new, spec, request).entry
+        wait_for(lambda: self.service.logs(entry.job_id).lines, f"a line of {entry.job_id}")
+        return entry
+
+    def request(self, run_id: str, step: str, *args: Any, map_index: int = -1) -> tuple[JobSpec, JobRequest]:
+        """Return what a launch gives to the service."""
         attempt = Attempt("waiting", run_id, step, map_index, 1, "instance", "ti-1")
         source = StepSource("steps.py", "steps", step, "0" * 64)
         spec = JobSpec(attempt, source, self.store.root, attempt_directory(self.store.root, attempt), list(args))
@@ -64,11 +77,7 @@ class Jobs:
             repository=self.repository,
         )
         self.launched.append(request.name)
-        new = LedgerEntry(attempt, spec.directory, attempt, "0", OPERATOR.document(), request.name)
-        with Launcher(self.store, OPERATOR, lambda _: OPERATOR, print) as launcher:
-            entry = launcher.launch(new, spec, request).entry
-        wait_for(lambda: self.service.logs(entry.job_id).lines, f"a line of {entry.job_id}")
-        return entry
+        return spec, request
 
     def state(self, entry: LedgerEntry) -> JobState:
         return self.service.describe(entry.job_id).state
@@ -206,3 +215,47 @@ def test_a_service_that_cannot_be_asked_is_a_warning(jobs: Jobs, stepops: Stepop
     cancelled = stepops("cancel", "waiting", "foreign")
     assert cancelled.code == 1
     assert cancelled.out.startswith("wait: job on-the-moon: could not be stopped: ")
+
+
+def local_run(folder: Path, run_id: str, *steps: str) -> LocalRun:
+    """Return a run of ``stepops run``, with as much of Airflow's database as is read of it."""
+    with closing(sqlite3.connect(folder / "airflow.db")) as database, database:
+        database.execute("CREATE TABLE dag_run (dag_id, run_id, state)")
+        database.execute("CREATE TABLE task_instance (dag_id, task_id, map_index, try_number, state)")
+        database.execute("INSERT INTO dag_run VALUES ('waiting', ?, 'running')", [run_id])
+    return LocalRun(folder, "waiting", dict.fromkeys(steps))
+
+
+def test_a_job_that_was_being_launched_when_its_run_was_interrupted_is_stopped_when_it_appears(
+    jobs: Jobs, tmp_path: Path
+) -> None:
+    jobs.launch("interrupted")
+    spec, late = jobs.request("interrupted", "clean_up", str(tmp_path / "cleaned"))
+    jobs.store.put(spec.uri, spec.to_json())
+    entry = LedgerEntry(spec.attempt, spec.directory, spec.attempt, "0", OPERATOR.document(), late.name)
+    Ledger(jobs.store, spec.attempt).open(entry)
+    told: list[str] = []
+
+    def say(line: str) -> None:
+        told.append(line)
+        if len(told) == 1:  # the first look was too early for the other job
+            jobs.service.submit(late)
+
+    run = RunSteps(local_run(tmp_path, "interrupted", "wait", "clean_up"), say).stop()
+    assert {step.label: step.state for step in run.steps} == {"wait": "stopped", "clean_up": "stopped"}
+    assert told[-1] == f"  clean_up: job {late.name}: stopped"
+
+
+def test_a_job_that_cannot_be_stopped_is_named_with_what_to_do(jobs: Jobs, tmp_path: Path) -> None:
+    attempt = Attempt("waiting", "unstoppable", "wait", 2, 1)
+    directory = attempt_directory(jobs.store.root, attempt)
+    entry = LedgerEntry(attempt, directory, attempt, "0", {"flavor": "lunar"}, "on-the-moon", "1", "https://moon/1")
+    Ledger(jobs.store, attempt).record(dataclasses.replace(entry, state="running"))
+    told: list[str] = []
+    run = RunSteps(local_run(tmp_path, "unstoppable", "wait"), told.append).stop()
+    assert told[0].startswith("  wait[2]: job on-the-moon: could not be stopped: ")
+    assert told[1:] == [
+        "    See to it at https://moon/1",
+        "    To try again: stepops cancel waiting unstoppable wait --map-index 2 --stack local",
+    ]
+    assert run.step("wait").state == "running"
