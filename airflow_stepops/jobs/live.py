@@ -40,7 +40,7 @@ class LiveJobs:
         """
         service = self.service(entry)
         if not entry.job_id:
-            return service.find(entry.job_name)
+            return service.find_now(entry.job_name)
         try:
             return service.describe(entry.job_id)
         except JobNotFoundError as error:

@@ -79,6 +79,7 @@ class JobStatus:
     :param exit_code: of the container, where known (negative: killed by that signal).
     :param created_at: Unix times; ``None`` where not reached or not known.
     :param metadata: further facts for people (billable seconds, instance type …).
+    :param name: the one in the job's request, from services without unique names; ``""`` from the others.
     """
 
     id: str
@@ -91,6 +92,7 @@ class JobStatus:
     started_at: float | None = None
     ended_at: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,9 @@ class JobService(ABC):
     #: Whether the service itself ends a job that runs longer than ``timeout``; the watcher does it otherwise.
     enforces_timeout: ClassVar[bool] = False
 
+    #: Whether the service makes no second job of a name. Where it may, the watcher stops each but the one waited for.
+    unique_names: ClassVar[bool] = True
+
     @abstractmethod
     def submit(self, request: JobRequest) -> JobStatus:
         """Launch the job, or return the one that already has this name or attempt, whatever its state.
@@ -128,7 +133,15 @@ class JobService(ABC):
 
     @abstractmethod
     def find(self, name: str) -> JobStatus | None:
-        """Return the job with this name, or ``None``."""
+        """Return the job with this name, or ``None``.
+
+        For who goes on with what another process has launched, maybe a moment ago: a service whose lists are behind
+        looks for so long that it can be sure.
+        """
+
+    def find_now(self, name: str) -> JobStatus | None:
+        """Return what :meth:`find` does, at once: a job that was launched a moment ago may be missing."""
+        return self.find(name)
 
     @abstractmethod
     def describe(self, job_id: str) -> JobStatus:

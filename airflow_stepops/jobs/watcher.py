@@ -1,7 +1,8 @@
 """One poller per event loop and cloud account, which serves all waiting triggers of a process.
 
 The number of calls does not grow with the number of jobs: one job is described, several are found by one
-sweep over what changed since the last look; a job that ended is described once. Failures of the service back
+sweep over what changed since the last look; a job that ended is described once. Where a service may have several jobs
+of one name, sweeps also stop those that are too many. Failures of the service back
 off with jitter and never end a job that may still be running.
 """
 
@@ -17,7 +18,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
-from airflow_stepops.errors import EndKind, JobNotFoundError
+from airflow_stepops.errors import EndKind, JobNotFoundError, StepopsError
 from airflow_stepops.jobs.protocol import JobService, JobState, JobStatus
 from airflow_stepops.jobs.threads import in_thread
 
@@ -95,6 +96,7 @@ class Watcher:
         self._turn = asyncio.Lock()
         self._next_call = 0.0
         self._last_sweep = 0.0
+        self._stopped: set[str] = set()
 
     @property
     def connected(self) -> JobService | None:
@@ -145,7 +147,7 @@ class Watcher:
         return min(_LONGEST_PAUSE, poll * 2.0 ** min(failures, 12)) * random.uniform(0.5, 1.0)  # noqa: S311
 
     async def _look(self, service: JobService) -> None:
-        if len(self._watches) == 1:
+        if len(self._watches) == 1 and service.unique_names:
             (job_id,) = self._watches
             await self._describe(service, job_id)
         else:
@@ -162,6 +164,7 @@ class Watcher:
         changed = await self._call(service, service.changed, since)
         self._last_sweep = started
         self._publish_running(changed)
+        await self._stop_duplicates(service, changed)
         ended = [job_id for job_id in self._watches if job_id in changed and changed[job_id].state.ended]
         silent = min(
             (watch for watch in waiting if watch.job.job_id not in changed and started - watch.seen_at > _SILENCE),
@@ -175,6 +178,27 @@ class Watcher:
         for job_id, status in statuses.items():
             if job_id in self._watches and not status.state.ended:
                 self._publish(job_id, status)
+
+    async def _stop_duplicates(self, service: JobService, statuses: Mapping[str, JobStatus]) -> None:
+        """Stop what has the name of a job that is waited for: an attempt needs no second one."""
+        waited_for: dict[str, _Watch] = {}
+        for job_id, (watch, *_) in self._watches.items():
+            status = statuses.get(job_id) or watch.status
+            if status is not None and status.name:
+                waited_for[status.name] = watch
+        for job_id, status in statuses.items():
+            if status.name not in waited_for or job_id in self._watches or status.state.ended:
+                continue
+            if job_id in self._stopped:  # lists may be behind
+                continue
+            notify = waited_for[status.name].notify
+            try:
+                await self._call(service, service.cancel, job_id)
+            except StepopsError as error:
+                notify(f"job {job_id} is a second one of this attempt and cannot be stopped, trying again: {error}")
+            else:
+                self._stopped.add(job_id)
+                notify(f"job {job_id} is stopped: it is a second one of this attempt")
 
     async def _describe(self, service: JobService, job_id: str) -> None:
         try:

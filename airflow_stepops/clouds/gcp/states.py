@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_stepops.clouds.exit_codes import SIGNALLED, killed_by
+from airflow_stepops.clouds.gcp.step_operator import LABEL
 from airflow_stepops.errors import EndKind
 from airflow_stepops.jobs.protocol import JobState, JobStatus
 
@@ -78,6 +79,7 @@ def job_status(job: Mapping[str, Any]) -> JobStatus:
         started_at=started_at,
         ended_at=ended_at,
         metadata=_facts(job),
+        name=job.get("labels", {}).get(LABEL, ""),
     )
 
 
