@@ -147,7 +147,7 @@ def _image_builder(stack: Stack) -> str:
 def _asks(operator: StepOperatorComponent) -> Callable[[], str]:
     def ask() -> str:
         service = operator.connect()
-        if service.find(_NO_JOB) is not None:
+        if service.find_now(_NO_JOB) is not None:
             raise ConfigurationError(f"there is a job called {_NO_JOB!r}, which nobody should have made.")
         return f"{operator.flavor}: answers"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import queue
 import threading
 import time
@@ -80,6 +81,7 @@ class Launcher:
         self._operator_of = operator_of
         self._report = report
         self._wanted = True
+        self._services: dict[str, JobService] = {}
         self._current: tuple[Ledger, JobService, str] | None = None
         self._stops: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._stopper = threading.Thread(target=self._stop_when_asked, name="stepops-stop", daemon=True)
@@ -150,12 +152,12 @@ class Launcher:
             found = None
         intended = found or self._from_earlier(ledger, new) or new
         entry = ledger.open(intended)
-        there = self._job_of(entry, new)
+        there = self._job_of(entry) if entry.job_id or found is not None else None
         if there is not None:
             self._current = ledger, there.service, entry.job_name
             self._report(f"goes on with job {entry.job_name} of attempt {entry.job_attempt.try_number}")
             return dataclasses.replace(entry, component=there.component), there.service, there.status
-        service = self._component.connect()
+        service = self._service(self._component)
         self._current = ledger, service, entry.job_name
         self._store.put(spec.uri, spec.to_json())
         self.check_wanted()
@@ -169,17 +171,9 @@ class Launcher:
             raise
         return new, service, status
 
-    def _job_of(self, entry: LedgerEntry, new: LedgerEntry) -> _Found | None:
-        """Return the job that the entry of this attempt tells of; ``None`` when it has to be submitted.
-
-        A submit finds the job where it would make it, so an intention is looked for only where the step operator has
-        moved meanwhile.
-        """
-        if entry.job_id:
-            return self._known_job(entry)
-        if entry.component == new.component:
-            return None
-        return self._find_intended(entry)
+    def _job_of(self, entry: LedgerEntry) -> _Found | None:
+        """Return the job that an entry tells of; ``None`` when it has to be submitted."""
+        return self._known_job(entry) if entry.job_id else self._find_intended(entry)
 
     def _check_ours(self, ledger: Ledger, entry: LedgerEntry, service: JobService) -> None:
         """Check that the job is still to be waited for, now that the ledger tells of it.
@@ -268,7 +262,7 @@ class Launcher:
         """
         try:
             operator = self._operator_of(entry.component)
-            service = operator.connect()
+            service = self._service(operator)
             status = patiently(look_up)(service, entry) or forgotten(entry)
             return _Found(service, status, operator.document())
         except (TransientServiceError, SpecError):
@@ -294,7 +288,7 @@ class Launcher:
             self._report(_not_looked_for(entry, error))
             return None
         try:
-            service = operator.connect()
+            service = self._service(operator)
             status = patiently(service.find)(entry.job_name)
         except StepopsError as error:
             if isinstance(error, TransientServiceError) and operator.account_key() == self._component.account_key():
@@ -302,6 +296,13 @@ class Launcher:
             self._report(_not_looked_for(entry, error))
             return None
         return None if status is None else _Found(service, status, operator.document())
+
+    def _service(self, operator: StepOperatorComponent) -> JobService:
+        """Return the service of a step operator: the same one each time, since it may remember what it was asked."""
+        key = json.dumps(operator.document(), sort_keys=True)
+        if key not in self._services:
+            self._services[key] = operator.connect()
+        return self._services[key]
 
     def _is_usable(self, entry: LedgerEntry, status: JobStatus) -> bool:
         """Whether there is something to go on with: a job that goes on, or one that has left a valid result."""

@@ -44,5 +44,7 @@ class LiveJobs:
         :raises StackError: when the stack does not have the step operator any more.
         :raises SpecError: when the entry tells of the job of somebody else.
         """
-        status = look_up(self.service(entry), entry)
-        return forgotten(entry) if status is None and entry.job_id else status
+        service = self.service(entry)
+        if not entry.job_id:
+            return service.find_now(entry.job_name)
+        return look_up(service, entry) or forgotten(entry)

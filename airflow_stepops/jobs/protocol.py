@@ -74,13 +74,13 @@ class JobStatus:
     """What the service says of one job.
 
     :param id: the service's own id of the job (its name where the caller chooses it).
-    :param name: the name that we gave it, where that is not the id.
     :param detail: progress in the service's words, for people ("Downloading", "pulling image").
     :param kind: for a job that ended without success, why, as far as the service knows.
     :param reason: the service's own reason, as text.
     :param exit_code: of the container, where known (negative: killed by that signal).
     :param created_at: Unix times; ``None`` where not reached or not known.
     :param metadata: further facts for people (billable seconds, instance type …).
+    :param name: the one in the job's request, where that is not the id.
     """
 
     id: str
@@ -122,6 +122,9 @@ class JobService(ABC):
     #: Whether the service itself ends a job that runs longer than ``timeout``; the watcher does it otherwise.
     enforces_timeout: ClassVar[bool] = False
 
+    #: Whether the service makes no second job of a name. Where it may, the watcher stops each but the one waited for.
+    unique_names: ClassVar[bool] = True
+
     @abstractmethod
     def submit(self, request: JobRequest) -> JobStatus:
         """Launch the job, or return the one that already has this name or attempt, whatever its state.
@@ -131,7 +134,15 @@ class JobService(ABC):
 
     @abstractmethod
     def find(self, name: str) -> JobStatus | None:
-        """Return the job with this name, or ``None``."""
+        """Return the job with this name, or ``None``.
+
+        For who goes on with what another process has launched, maybe a moment ago: a service whose lists are behind
+        looks for so long that it can be sure.
+        """
+
+    def find_now(self, name: str) -> JobStatus | None:
+        """Return what :meth:`find` does, at once: a job that was launched a moment ago may be missing."""
+        return self.find(name)
 
     @abstractmethod
     def describe(self, job_id: str) -> JobStatus:

@@ -1,9 +1,9 @@
 """One poller per event loop and cloud account, which serves all waiting triggers of a process.
 
 The number of calls does not grow with the number of jobs: one job is described, several are found by one
-sweep over what changed since the last look; a job that ended is described once. What fails for one job is tried again
-with a back-off of its own, and holds up no other job; a sweep that fails backs off for all. No failure ends a job that
-may still be running.
+sweep over what changed since the last look; a job that ended is described once. Where a service may have several jobs
+of one name, sweeps also stop those that are too many. What fails for one job is tried again with a back-off of its own,
+and holds up no other job; a sweep that fails backs off for all. No failure ends a job that may still be running.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar
 
 from airflow_stepops.errors import EndKind, JobNotFoundError
-from airflow_stepops.jobs.protocol import JobService, JobStatus
+from airflow_stepops.jobs.protocol import JobService, JobState, JobStatus
 from airflow_stepops.jobs.threads import in_thread
 from airflow_stepops.jobs.waiting import AwaitedJob, Backoff, Waiter, WatchedJob, worded
 
@@ -38,6 +38,7 @@ class Watcher:
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._next_call = 0.0
+        self._stopped: set[str] = set()
 
     @property
     def connected(self) -> JobService | None:
@@ -95,11 +96,14 @@ class Watcher:
 
     async def _look(self, service: JobService) -> None:
         jobs = list(self._jobs.values())
-        told = await self._sweep(service, jobs) if len(jobs) > 1 else dict.fromkeys(self._jobs)
+        is_swept = len(jobs) > 1 or not service.unique_names
+        told = await self._sweep(service, jobs) if is_swept else dict.fromkeys(self._jobs)
         for job in jobs:
             for waiter in job.waiters:
                 waiter.recovered("account")
         await asyncio.gather(*(self._attend(service, job, told) for job in jobs))
+        if not service.unique_names:
+            await self._stop_duplicates(service, jobs, told)
 
     async def _sweep(self, service: JobService, jobs: list[AwaitedJob]) -> Mapping[str, JobStatus | None]:
         """Return what the service tells of the jobs that changed; ``None`` for a job that has to be described."""
@@ -114,6 +118,29 @@ class Watcher:
         if silent is None or began - silent.seen_at <= _SILENCE:
             return changed
         return {**changed, silent.id: None}
+
+    async def _stop_duplicates(
+        self, service: JobService, jobs: list[AwaitedJob], told: Mapping[str, JobStatus | None]
+    ) -> None:
+        """Stop what has the name of a job that is waited for: an attempt needs no second one."""
+        awaited = {job.status.name: job for job in jobs if job.status is not None and job.status.name}
+        for job_id, status in told.items():
+            if status is None or status.name not in awaited or job_id in self._jobs or job_id in self._stopped:
+                continue  # of one that was stopped, lists may be behind
+            if status.state.ended or status.state is JobState.STOPPING:
+                continue
+            waiters = awaited[status.name].waiters
+            try:
+                await self._call(service, service.cancel, job_id)
+            except Exception as error:  # noqa: BLE001 - the job that is waited for is well
+                line = (
+                    f"job {job_id} is a second one of this attempt and cannot be stopped, trying again: {worded(error)}"
+                )
+            else:
+                self._stopped.add(job_id)
+                line = f"job {job_id} is stopped: it is a second one of this attempt"
+            for waiter in waiters:
+                waiter.tell("second job", line)
 
     async def _attend(self, service: JobService, job: AwaitedJob, told: Mapping[str, JobStatus | None]) -> None:
         """Do for one job what a look found to do. What fails is told to whoever waits for this job."""

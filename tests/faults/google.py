@@ -18,7 +18,7 @@ from tests.clouds.gcp.storage import emulated_storage
 from tests.clouds.gcp.vertex import REGION, Vertex
 from tests.engines import Podman, running_registry
 from tests.faults.journey import Line, LineProxy, Place, environment, is_no_engine, lay_out
-from tests.faults.worker import DAG, TASK, DagRun
+from tests.faults.worker import DAG, LAG, TASK, DagRun
 from tests.images.faults import faulty_proxy
 from tests.images.token_service import token_service
 
@@ -51,6 +51,7 @@ def google(folder: Path, podman: Podman, registry: str, base_image: str) -> Iter
         (folder / "storage").mkdir()
         storage = running.enter_context(emulated_storage(gcp, folder / "storage"))
         vertex = Vertex(gcp, podman, CloudLogging(), running.enter_context(metadata_server(gcp)))
+        vertex.lag = LAG
         repositories = ArtifactRegistry()
         gcp.apis |= {"aiplatform": vertex, "logging": vertex.logging, "artifactregistry": repositories}
         tokens = running.enter_context(token_service(folder))

@@ -16,7 +16,7 @@ from tests.clouds.azure.emulated import ACCOUNT, CLIENT, EmulatedAzure, emulated
 from tests.clouds.gcp.emulated import serving
 from tests.engines import Podman, running_registry
 from tests.faults.journey import Line, LineProxy, Place, environment, is_no_engine, lay_out
-from tests.faults.worker import DAG
+from tests.faults.worker import DAG, LAG
 from tests.images.faults import Tls, faulty_proxy
 from tests.images.token_service import token_service
 
@@ -55,6 +55,7 @@ def microsoft(folder: Path, podman: Podman, registry: str, base_image: str) -> I
         container = f"journeys-{uuid.uuid4().hex}"
         azure.make_container(container)
         workspace, acr = AzureML(azure, Compute(podman, azure)), Acr(azure)
+        workspace.lag = LAG
         acr.passwords["workspace"] = "of the workspace"
         workspace.compute.login = ("workspace", "of the workspace")
 

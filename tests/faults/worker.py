@@ -26,10 +26,13 @@ from airflow_stepops.clouds.azure import connection as azure
 from airflow_stepops.clouds.azure import credentials
 from airflow_stepops.clouds.azure import service as azure_service
 from airflow_stepops.clouds.gcp import connection as gcp
+from airflow_stepops.clouds.gcp import service as gcp_service
 from airflow_stepops.images.registry import session
 from airflow_stepops.triggers.job import JobTrigger
 
 DAG, TASK = "journey", "count"
+#: Seconds by which lists of jobs are behind.
+LAG = 1.5
 #: Exit code of a task that Airflow does not run again.
 FAILED_FOR_GOOD = 3
 
@@ -139,9 +142,10 @@ def _task(environment: dict[str, str]) -> Any:
 
 
 def _hasten(environment: dict[str, str]) -> None:
-    """Let the watcher look often, since jobs take a second here; and wait little for a service that hangs."""
+    """Wait little: between looks, since jobs take a second here; for late lists; for a service that hangs."""
     module, _, name = environment["JOURNEY_SERVICE"].partition(":")
     getattr(importlib.import_module(module), name).poll_seconds = 0.3
+    gcp_service.LOOK_AGAIN_AFTER = (0.2, 0.4, 0.8, 1.6)
     if "JOURNEY_ANSWER_SECONDS" not in environment:
         return
     seconds = float(environment["JOURNEY_ANSWER_SECONDS"])

@@ -373,6 +373,51 @@ def test_a_job_that_runs_by_now_is_not_stopped_for_having_waited() -> None:
     assert run(body).state is JobState.SUCCEEDED
 
 
+class Crowded(InMemoryService):
+    """A service that takes several jobs of one name, and whose lists show for long that a stopped job runs."""
+
+    unique_names = False
+
+    def cancel(self, job_id: str) -> None:
+        self._count("cancel")
+
+
+def test_a_second_job_of_an_attempt_is_stopped_and_the_one_that_is_waited_for_goes_on() -> None:
+    service = Crowded()
+    for job_id, name in (("old", "train"), ("waited", "train"), ("late", "train"), ("x", "other"), ("y", "other")):
+        service.set(job_id, JobState.RUNNING, name=name)
+    service.set("ended", JobState.FAILED, name="train")
+    said: list[str] = []
+
+    async def body() -> JobStatus:
+        waiting = asyncio.create_task(Watcher(lambda: service).wait(watched("waited"), said.append))
+        await until(lambda: service.calls["changed"] > 4)
+        service.set("waited", JobState.SUCCEEDED)
+        return await waiting
+
+    assert run(body).state is JobState.SUCCEEDED
+    assert service.calls["cancel"] == 2
+    assert said == [
+        "job is running",
+        "job old is stopped: it is a second one of this attempt",
+        "job late is stopped: it is a second one of this attempt",
+        "job is succeeded",
+    ]
+
+
+def test_a_second_job_that_cannot_be_stopped_keeps_nobody_from_the_end_of_the_first() -> None:
+    service = Crowded()
+    for job_id, state in (("a", JobState.SUCCEEDED), ("b", JobState.RUNNING)):
+        service.set(job_id, state, name="train")
+    service.fail("cancel", 1)
+    said: list[str] = []
+    assert run(lambda: Watcher(lambda: service).wait(watched("a"), said.append)).state is JobState.SUCCEEDED
+    assert said == [
+        "job b is a second one of this attempt and cannot be stopped, trying again: cancel: throttled",
+        "job is succeeded",
+    ]
+
+
 def test_waiting_for_capacity_does_not_count_as_running() -> None:
     service = InMemoryService()
     service.set("a", JobState.PENDING)

@@ -141,7 +141,9 @@ class Account:
         :param params: of the query.
         :param json: body of the request.
         :param clock: is set by the answer.
-        :raises TransientServiceError: for what may pass by itself: throttling, 5xx, connections, timeouts.
+        :raises UnclearCallError: for what may pass by itself, when Google may have done what it was asked to: 5xx,
+            connections that break, timeouts.
+        :raises TransientServiceError: for all else that may pass by itself: throttling, connections that are not made.
         :raises RefusedCallError: for all else, with Google's status and the kind of end.
         """
         from airflow_stepops.clouds.gcp.failures import read_answer
@@ -310,4 +312,5 @@ def _read_json(response: httpx.Response) -> Any:
     except ValueError as error:
         request = response.request
         what = f"Google {request.method} {request.url.host}{request.url.path}"
-        raise Failure(f"{what}: something on the way answers in the place of Google").error() from error
+        message = f"{what}: something on the way answers in the place of Google"
+        raise Failure(message, unclear=True).error() from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     import httpx
     from google.auth.exceptions import GoogleAuthError
 
-_PASSING = frozenset({408, 429, 499})
+#: Somebody stopped waiting for the call.
+_GIVEN_UP = frozenset({408, 499})
+_PASSING = _GIVEN_UP | {429}
 #: Two changes of one thing at once; Google says so with 409, which else means that something is there already.
 _ABORTED = "ABORTED"
 _THROTTLED = frozenset({"RATE_LIMIT_EXCEEDED", "rateLimitExceeded", "userRateLimitExceeded"})
@@ -47,6 +50,7 @@ class Failure:
     :param status: HTTP status of the answer; 0 for none.
     :param code: Google's word for it, such as ``NOT_FOUND``; ``""`` for none.
     :param expired: whether the credentials are too old or not good: new ones may help.
+    :param unclear: whether Google may have done what it was asked to.
     """
 
     message: str
@@ -54,10 +58,17 @@ class Failure:
     status: int = 0
     code: str = ""
     expired: bool = False
+    unclear: bool = False
 
     def error(self) -> TransientServiceError | RefusedCallError:
         """Return the error of job services that it is."""
-        return TransientServiceError(self.message) if self.kind is None else RefusedCallError(self, self.kind)
+        if self.kind is not None:
+            return RefusedCallError(self, self.kind)
+        return (UnclearCallError if self.unclear else TransientServiceError)(self.message)
+
+
+class UnclearCallError(TransientServiceError):
+    """A call broke after it was sent: Google may have done what it was asked to, or may still do it."""
 
 
 class RefusedCallError(JobRefusedError):
@@ -83,16 +94,21 @@ class RefusedCallError(JobRefusedError):
 
 def read_answer(response: httpx.Response) -> Failure:
     """Return what an answer other than success means."""
-    request = response.request
-    return _of_the_service(_what(request.method, request.url), response.status_code, _document(response.text))
+    request, status = response.request, response.status_code
+    failure = _of_the_service(_what(request.method, request.url), status, _document(response.text))
+    return dataclasses.replace(failure, unclear=status in _GIVEN_UP or status >= 500)
 
 
 def read_no_answer(method: str, url: httpx.URL, error: httpx.TransportError) -> Failure:
     """Return what it means that a call got no answer."""
+    import httpx
+
     said = _one_line(str(error))
     if _BAD_CERTIFICATE in said:
         return _not_trusted(url.host, said)
-    return Failure(f"{_what(method, url)}: no answer ({type(error).__name__}{f': {said}' if said else ''})")
+    message = f"{_what(method, url)}: no answer ({type(error).__name__}{f': {said}' if said else ''})"
+    not_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    return Failure(message, unclear=not not_sent)
 
 
 def read_no_credentials(error: GoogleAuthError) -> Failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -10,14 +11,14 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from airflow_stepops.clouds.gcp.connection import Account, account
-from airflow_stepops.clouds.gcp.failures import RefusedCallError
+from airflow_stepops.clouds.gcp.failures import RefusedCallError, UnclearCallError
 from airflow_stepops.clouds.gcp.limits import check_request
 from airflow_stepops.clouds.gcp.logs import LogReader, Pace
 from airflow_stepops.clouds.gcp.request import create_request
 from airflow_stepops.clouds.gcp.states import ENDED, job_status
 from airflow_stepops.clouds.gcp.step_operator import LABEL, VertexStepOperator
 from airflow_stepops.clouds.sweeps import read_entry
-from airflow_stepops.errors import JobNotFoundError, TransientServiceError
+from airflow_stepops.errors import JobError, JobNotFoundError, TransientServiceError
 from airflow_stepops.jobs.clock import ServiceClock
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus, LogChunk
 
@@ -32,8 +33,21 @@ _FIRST_LOOK_BACK = 8 * 86400.0
 #: Who reads a log again within this part of the time between two looks does not merely follow the job.
 _USUAL_PART = 0.9
 _READ_LATELY = 3600.0
+#: Seconds before each further look for a job that may have been made a moment ago: Google's lists may be behind.
+LOOK_AGAIN_AFTER: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 15.0)
+#: Of several jobs of an attempt the first in this order is gone on with.
+_BEST_FIRST = (
+    JobState.SUCCEEDED,
+    JobState.RUNNING,
+    JobState.PENDING,
+    JobState.FAILED,
+    JobState.STOPPING,
+    JobState.STOPPED,
+)
 #: Seconds for which a thread may be held up by the quota of logs.
 _LONGEST_WAIT = 5.0
+
+_log = logging.getLogger(__name__)
 
 
 class VertexJobService(JobService):
@@ -43,6 +57,7 @@ class VertexJobService(JobService):
     # 600 requests a minute for the whole project and region.
     seconds_between_calls: ClassVar[float] = 0.5
     enforces_timeout: ClassVar[bool] = True
+    unique_names: ClassVar[bool] = False
 
     def __init__(self, settings: VertexStepOperator) -> None:
         self._settings = settings
@@ -50,31 +65,51 @@ class VertexJobService(JobService):
         self._look_back = _FIRST_LOOK_BACK
         #: Jobs that a sweep or a describe has told to go on, and no sweep to have ended.
         self._going_on: set[str] = set()
+        #: Names of which a create may have made a job.
+        self._unclear: set[str] = set()
+        #: Names that nobody else is making a job of: it is made here, or was looked for long enough.
+        self._settled: set[str] = set()
         self._readers: dict[str, LogReader] = {}
         self._read_at: dict[str, float] = {}
 
     def submit(self, request: JobRequest) -> JobStatus:
         """Create the job, or return the one that this attempt has.
 
-        Vertex AI makes a new job for each request. So the jobs of an attempt carry its name as a label; all launchers
-        keep the oldest one, also when several of them had seen none, and stop the others.
+        Vertex AI makes a new job for each request. So the jobs of an attempt carry its name as a label. After a create
+        whose answer was lost, the next call looks for the job until the list must show it. Of launchers that had all
+        seen none, each takes the oldest one that it sees, and stops its own; the watcher stops what is left.
         """
-        there = self._named(request.name)
-        if not there:
-            job = create_request(request, self._settings, self._account.project)
-            check_request(job)
+        name = request.name
+        self._settled.add(name)
+        there = self._named(name) or (self._named_in_time(name) if name in self._unclear else {})
+        self._unclear.discard(name)
+        if there:
+            return self._best(there)
+        job = create_request(request, self._settings, self._account.project)
+        check_request(job)
+        try:
             created = job_status(self._call("POST", json=job))
-            there = {created.id: created, **self._named(request.name)}
-        kept = _oldest(there)
-        for status in there.values():
-            if status.id != kept.id and not status.state.ended and status.state is not JobState.STOPPING:
-                self.cancel(status.id)
-        return kept
+        except UnclearCallError:
+            self._unclear.add(name)
+            raise
+        return self._agreed(created, name)
 
     def find(self, name: str) -> JobStatus | None:
-        """Return the job that has this name as its label."""
+        """Return the job that has this name as its label.
+
+        Whoever launched it may have died a moment ago, and the list may not show it yet. So the first time it is looked
+        for until the list must show it.
+        """
         there = self._named(name)
-        return _oldest(there) if there else None
+        if not there and name not in self._settled:
+            there = self._named_in_time(name)
+            self._settled.add(name)
+        return self._best(there) if there else None
+
+    def find_now(self, name: str) -> JobStatus | None:
+        """Return the job that has this name as its label, if the list shows it already."""
+        there = self._named(name)
+        return self._best(there) if there else None
 
     def describe(self, job_id: str) -> JobStatus:
         """Return the job."""
@@ -152,8 +187,35 @@ class VertexJobService(JobService):
     def _account(self) -> Account:
         return account(self._settings.connection, self._settings.project)
 
+    def _agreed(self, created: JobStatus, name: str) -> JobStatus:
+        """Return the job that this launcher has made, or one that another made a moment before."""
+        try:
+            there = self._named(name)
+        except JobError as error:
+            _log.warning("[stepops] cannot check whether job %s is the only one of its attempt: %s", created.id, error)
+            return created
+        oldest = min({**there, created.id: created}.values(), key=_age)
+        if oldest.id != created.id:
+            _log.warning("[stepops] job %s is stopped: job %s of the same attempt is older", created.id, oldest.id)
+            self.cancel(created.id)
+        return oldest
+
+    def _best(self, jobs: Mapping[str, JobStatus]) -> JobStatus:
+        """Return the one of an attempt's jobs to go on with."""
+        # States in lists may be old.
+        current = map(self.describe, jobs) if len(jobs) > 1 else jobs.values()
+        return min(current, key=lambda status: (_BEST_FIRST.index(status.state), _age(status)))
+
     def _named(self, name: str) -> dict[str, JobStatus]:
         return {_number(job): job_status(job) for job in self._jobs(f'labels.{LABEL}="{name}"')}
+
+    def _named_in_time(self, name: str) -> dict[str, JobStatus]:
+        """Return the jobs of a name once the list shows any, nothing if it does not for so long that there are none."""
+        for seconds in LOOK_AGAIN_AFTER:
+            time.sleep(seconds)
+            if there := self._named(name):
+                return there
+        return {}
 
     def _jobs(self, condition: str) -> Iterator[Mapping[str, Any]]:
         asked: dict[str, Any] = {"filter": condition, "pageSize": _PAGE, "readMask": _SUMMARY}
@@ -188,6 +250,6 @@ def _number(job: Mapping[str, Any]) -> str:
     return str(job["name"]).rpartition("/")[2]
 
 
-def _oldest(jobs: Mapping[str, JobStatus]) -> JobStatus:
-    """Return the same job to everybody who asks."""
-    return min(jobs.values(), key=lambda status: (status.created_at or 0.0, int(status.id)))
+def _age(status: JobStatus) -> tuple[float, int]:
+    """Return what orders jobs by their age in the same way for everybody."""
+    return status.created_at or 0.0, int(status.id)

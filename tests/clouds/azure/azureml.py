@@ -49,6 +49,7 @@ class AzureML:
 
     :param compute: that runs the jobs.
     :ivar silent: names of jobs that are not heard of.
+    :ivar lag: seconds by which the list of jobs is behind.
     :ivar lost: how many of the next answers to the creation of a job get lost on the way.
     :ivar signed: how long addresses of log files are good for.
     :ivar logs_at: URL that addresses of log files have in the place of Blob Storage's.
@@ -61,6 +62,7 @@ class AzureML:
         self.jobs: dict[str, Job] = {}
         self.environments: dict[str, dict[str, Any]] = {}
         self.silent: set[str] = set()
+        self.lag = 0.0
         self.lost = 0
         self.together: threading.Barrier | None = None
         self.signed = timedelta(hours=1)
@@ -149,9 +151,9 @@ class AzureML:
                 raise Reset
         return 200 if there else 201, self._shown(self.jobs[name])
 
-    def _shown(self, job: Job) -> dict[str, Any]:
+    def _shown(self, job: Job, lag: float = 0.0) -> dict[str, Any]:
         studio = {"jobServiceType": "Studio", "endpoint": f"https://ml.azure.com/runs/{job.name}?wsid={RESOURCE}"}
-        made = {"status": self._status(job), "services": {"Studio": studio}, "outputs": {}, "isArchived": False}
+        made = {"status": self._status(job, lag), "services": {"Studio": studio}, "outputs": {}, "isArchived": False}
         return {
             "id": f"{RESOURCE}/jobs/{job.name}",
             "name": job.name,
@@ -161,11 +163,12 @@ class AzureML:
         }
 
     def _list(self, query: dict[str, str]) -> dict[str, Any]:
-        jobs = sorted(self.jobs.values(), key=lambda job: job.created, reverse=True)
+        jobs = [job for job in list(self.jobs.values()) if job.before(self.lag) is not None]
+        jobs.sort(key=lambda job: job.created, reverse=True)
         tag = query.get("tag")
         found = [job for job in jobs if not tag or tag in job.sent.get("tags", {})]
         start = int(query.get("$skip", 0))
-        answer: dict[str, Any] = {"value": [self._shown(job) for job in found[start : start + _PAGE]]}
+        answer: dict[str, Any] = {"value": [self._shown(job, self.lag) for job in found[start : start + _PAGE]]}
         if len(found) > start + _PAGE:
             given = "&".join(f"{key}={quote(value)}" for key, value in query.items() if key != "$skip")
             answer["nextLink"] = f"{self.azure.url}/arm{RESOURCE}/jobs?{given}&$skip={start + _PAGE}"
@@ -185,8 +188,8 @@ class AzureML:
             raise UnknownError(f"Job {name} not found.")
         return self.jobs[name]
 
-    def _status(self, job: Job) -> str:
-        return "NotResponding" if job.name in self.silent and not job.has_ended else job.status
+    def _status(self, job: Job, lag: float = 0.0) -> str | None:
+        return "NotResponding" if job.name in self.silent and not job.has_ended else job.before(lag)
 
     # --- what is found through the workspace
 

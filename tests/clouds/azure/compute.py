@@ -53,6 +53,7 @@ class Job:
     started: datetime | None = None
     ended: datetime | None = None
     error: dict[str, Any] | None = None
+    history: list[tuple[float, str]] = field(default_factory=lambda: [(time.monotonic(), "NotStarted")])
 
     def __post_init__(self) -> None:
         self.created = self.clock.now()
@@ -70,6 +71,14 @@ class Job:
             self.ended = now
         is_asked_to_end = self.stop.is_set() and status not in ENDED
         self.status = "CancelRequested" if is_asked_to_end else status
+        self.history.append((time.monotonic(), self.status))
+
+    def before(self, seconds: float) -> str | None:
+        """Return the status of so many seconds ago, ``None`` where the job was not made yet."""
+        if not seconds:
+            return self.status
+        moment = time.monotonic() - seconds
+        return next((status for at, status in reversed(self.history) if at <= moment), None)
 
 
 class Compute:

@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
+from airflow_stepops.clouds.gcp.artifact_store import GcsArtifactStore
+from airflow_stepops.clouds.gcp.step_operator import VertexStepOperator
+from airflow_stepops.images.registry.client import RegistryClient
 from tests.clouds.gcp.artifact_registry import ArtifactRegistry, GarFront, registry_user
 from tests.clouds.gcp.cloud_logging import CloudLogging
 from tests.clouds.gcp.emulated import JOB, EmulatedGcp, emulated_gcp, metadata_server
+from tests.clouds.gcp.ground import OnVertex
 from tests.clouds.gcp.storage import StorageFront, emulated_storage
 from tests.clouds.gcp.vertex import REGION, Vertex
-from tests.engines import Podman, running_registry
+from tests.clouds.ground import build_image
+from tests.engines import BASE_PYTHON, Podman, running_registry
 from tests.images.faults import FaultyProxy, faulty_proxy
 from tests.images.token_service import token_service
 
@@ -151,3 +156,32 @@ def airflow_settings(
     extra = {"keyfile_dict": gcp.key(), "api_endpoint_overrides": places}
     connection = {"conn_type": "google_cloud_platform", "extra": extra}
     return {"STEPOPS_CONFIG": str(file), "AIRFLOW_CONN_EMULATED_GCP": json.dumps(connection)}
+
+
+@pytest.fixture(scope="session")
+def ground(
+    gcp: EmulatedGcp,
+    storage: StorageFront,
+    emulated: Vertex,
+    at_home: pytest.MonkeyPatch,
+    registry: str,
+    base_image: str,
+) -> OnVertex:
+    """A place to run jobs in, reached through an Airflow connection."""
+    bucket = f"jobs-{uuid.uuid4().hex}"
+    storage.make_bucket(bucket)
+    extra = {"keyfile_dict": gcp.key(), "api_endpoint_overrides": gcp.overrides}
+    connection = {"conn_type": "google_cloud_platform", "extra": extra}
+    at_home.setenv("AIRFLOW_CONN_JOBS_GCP", json.dumps(connection))
+    values = GcsArtifactStore(bucket=bucket, prefix="team", connection="jobs_gcp")
+    component = VertexStepOperator(region=REGION, service_account=JOB, connection="jobs_gcp", base_image=base_image)
+    repository = RegistryClient(f"{registry}/clouds/vertex")
+    return OnVertex(
+        connect=component.connect,
+        kill=lambda job_id: emulated.podman.run("kill", "--signal", "KILL", f"vertex-{job_id}-workerpool0-0") and None,
+        repository=repository,
+        image=build_image(repository, base_image, python=BASE_PYTHON),
+        store=values.open(),
+        component=component,
+        values=values,
+    )

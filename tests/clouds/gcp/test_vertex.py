@@ -7,9 +7,6 @@ import dataclasses
 import json
 import threading
 import time
-import uuid
-from dataclasses import dataclass
-from typing import Any
 
 import grpc
 import pytest
@@ -17,18 +14,15 @@ from google.cloud.aiplatform_v1 import JobServiceClient
 from google.cloud.aiplatform_v1.services.job_service.transports import JobServiceGrpcTransport
 
 from airflow_stepops.clouds.gcp import service as service_module
-from airflow_stepops.clouds.gcp.artifact_store import GcsArtifactStore
 from airflow_stepops.clouds.gcp.logs import Pace
-from airflow_stepops.clouds.gcp.step_operator import VertexStepOperator
 from airflow_stepops.errors import EndKind, JobNotFoundError, JobRefusedError, TransientServiceError
-from airflow_stepops.images.registry.client import RegistryClient
 from airflow_stepops.jobs.patience import patiently
-from airflow_stepops.jobs.protocol import JobRequest, JobState
+from airflow_stepops.jobs.protocol import JobState
 from tests.clouds.gcp.emulated import JOB, PROJECT, Answer, Call, EmulatedGcp, Reset, error
-from tests.clouds.gcp.storage import StorageFront
+from tests.clouds.gcp.ground import OnVertex
 from tests.clouds.gcp.vertex import REGION, State, Vertex
-from tests.clouds.ground import Ground, all_lines, build_image, ended, running
-from tests.clouds.test_job_service import (  # noqa: F401 - they run here with the ground below
+from tests.clouds.ground import all_lines, ended, running
+from tests.clouds.test_job_service import (  # noqa: F401 - they run here with the ground of Vertex AI
     test_a_job_is_found_by_its_name,
     test_a_job_runs_the_image_and_leaves_its_result,
     test_a_job_without_a_log_has_no_lines,
@@ -41,60 +35,14 @@ from tests.clouds.test_job_service import (  # noqa: F401 - they run here with t
     test_two_launchers_at_once_launch_one_job,
     test_what_runs_and_what_has_ended_since_is_seen,
 )
-from tests.engines import BASE_PYTHON
-
-
-@dataclass(frozen=True)
-class OnVertex(Ground):
-    """A ground whose jobs are told where the artifacts are."""
-
-    component: VertexStepOperator
-    values: GcsArtifactStore
-
-    def request(self, step: str, *args: Any, secrets: dict[str, str] | None = None, **facts: Any) -> JobRequest:
-        facts.setdefault("environment", self.values.job_environment())
-        return super().request(step, *args, secrets=secrets, **facts)
-
-    def having(self, **settings: Any) -> OnVertex:
-        """Return the ground with other settings of the step operator."""
-        component = self.component.overridden(settings)
-        return dataclasses.replace(self, component=component, connect=component.connect)
-
-
-@pytest.fixture(scope="session")
-def ground(
-    gcp: EmulatedGcp,
-    storage: StorageFront,
-    emulated: Vertex,
-    at_home: pytest.MonkeyPatch,
-    registry: str,
-    base_image: str,
-) -> OnVertex:
-    """A place to run jobs in, reached through an Airflow connection."""
-    bucket = f"jobs-{uuid.uuid4().hex}"
-    storage.make_bucket(bucket)
-    extra = {"keyfile_dict": gcp.key(), "api_endpoint_overrides": gcp.overrides}
-    connection = {"conn_type": "google_cloud_platform", "extra": extra}
-    at_home.setenv("AIRFLOW_CONN_JOBS_GCP", json.dumps(connection))
-    values = GcsArtifactStore(bucket=bucket, prefix="team", connection="jobs_gcp")
-    component = VertexStepOperator(region=REGION, service_account=JOB, connection="jobs_gcp", base_image=base_image)
-    repository = RegistryClient(f"{registry}/clouds/vertex")
-    return OnVertex(
-        connect=component.connect,
-        kill=lambda job_id: emulated.podman.run("kill", "--signal", "KILL", f"vertex-{job_id}-workerpool0-0") and None,
-        repository=repository,
-        image=build_image(repository, base_image, python=BASE_PYTHON),
-        store=values.open(),
-        component=component,
-        values=values,
-    )
 
 
 @pytest.fixture(autouse=True)
 def _no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cloud Logging has no quota here, but where a test says so."""
+    """Cloud Logging has no quota here, and lists show what there is, but where a test says so."""
     pace = Pace(seconds=0.0)
     monkeypatch.setattr(service_module, "_pace", lambda project: pace)
+    monkeypatch.setattr(service_module, "LOOK_AGAIN_AFTER", (0.05,))
 
 
 def test_a_failed_job_has_exit_code_kind_and_reason(ground: OnVertex) -> None:

@@ -63,6 +63,7 @@ class Job:
     clock: Clock = field(default_factory=Clock)
     stop: threading.Event = field(default_factory=threading.Event)
     tail: str = ""
+    history: list[tuple[float, types.CustomJob]] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -82,6 +83,14 @@ class Job:
             self.shown.error = {"code": code, "message": message}
         self.shown.update_time = now
         self.shown.state = state
+        self.history.append((time.monotonic(), _copy(self.shown)))
+
+    def before(self, seconds: float) -> types.CustomJob | None:
+        """Return the job as people saw it so many seconds ago, ``None`` where it was not made yet."""
+        if not seconds:
+            return self.shown
+        moment = time.monotonic() - seconds
+        return next((shown for at, shown in reversed(self.history) if at <= moment), None)
 
 
 class Vertex:
@@ -89,6 +98,7 @@ class Vertex:
 
     :param metadata: address of what gives containers the tokens of their service account.
     :ivar ends: task id → state, error code and message that the service brings about in the place of running it.
+    :ivar lag: seconds by which lists are behind.
     :ivar lost: how many of the next answers to create get lost on the way.
     :ivar together: what the next creates wait at, after their launchers have looked for a job.
     """
@@ -100,6 +110,7 @@ class Vertex:
         self.metadata = metadata
         self.jobs: dict[str, Job] = {}
         self.ends: dict[str, tuple[State, int, str]] = {}
+        self.lag = 0.0
         self.lost = 0
         self.together: threading.Barrier | None = None
         self.sent: list[dict[str, Any]] = []
@@ -191,7 +202,7 @@ class Vertex:
             job.create_time = self.gcp.clock.now()
             made = self.jobs[number] = Job(job, self.gcp.clock)
             made.move(State.JOB_STATE_QUEUED)
-            answer = types.CustomJob.deserialize(types.CustomJob.serialize(job))
+            answer = _copy(job)
         threading.Thread(target=self._live, args=(made,), daemon=True).start()
         return answer
 
@@ -218,8 +229,9 @@ class Vertex:
         clauses = [_CLAUSE.fullmatch(clause) for clause in asked.filter.split(" AND ")] if asked.filter else []
         if None in clauses:
             raise RefusedError("INVALID_ARGUMENT", f"List filter is not valid: {asked.filter}")
-        jobs = sorted(self.jobs.values(), key=lambda job: job.shown.create_time, reverse=True)
-        found = [job.shown for job in jobs if all(_holds(job.shown, *clause.groups()) for clause in clauses if clause)]
+        jobs = [shown for job in list(self.jobs.values()) if (shown := job.before(self.lag)) is not None]
+        jobs.sort(key=lambda job: job.create_time, reverse=True)
+        found = [job for job in jobs if all(_holds(job, *clause.groups()) for clause in clauses if clause)]
         start, size = int(asked.page_token or 0), min(asked.page_size or 100, 100)
         page = [_masked(job, asked.read_mask) for job in found[start : start + size]]
         more = str(start + size) if len(found) > start + size else ""
@@ -350,6 +362,11 @@ def _list_request(parent: str, query: dict[str, str]) -> types.ListCustomJobsReq
         page_token=query.get("pageToken", ""),
         read_mask=mask,
     )
+
+
+def _copy(job: types.CustomJob) -> types.CustomJob:
+    copied: types.CustomJob = types.CustomJob.deserialize(types.CustomJob.serialize(job))
+    return copied
 
 
 def _masked(job: types.CustomJob, mask: FieldMask) -> types.CustomJob:
