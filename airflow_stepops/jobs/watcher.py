@@ -101,9 +101,9 @@ class Watcher:
         for job in jobs:
             for waiter in job.waiters:
                 waiter.recovered("account")
-        await asyncio.gather(*(self._attend(service, job, told) for job in jobs))
         if not service.unique_names:
             await self._stop_duplicates(service, jobs, told)
+        await asyncio.gather(*(self._attend(service, job, told) for job in jobs))
 
     async def _sweep(self, service: JobService, jobs: list[AwaitedJob]) -> Mapping[str, JobStatus | None]:
         """Return what the service tells of the jobs that changed; ``None`` for a job that has to be described."""
@@ -123,7 +123,8 @@ class Watcher:
         self, service: JobService, jobs: list[AwaitedJob], told: Mapping[str, JobStatus | None]
     ) -> None:
         """Stop what has the name of a job that is waited for: an attempt needs no second one."""
-        awaited = {job.status.name: job for job in jobs if job.status is not None and job.status.name}
+        known = ((job, told.get(job.id) or job.status) for job in jobs)
+        awaited = {status.name: job for job, status in known if status is not None and status.name}
         for job_id, status in told.items():
             if status is None or status.name not in awaited or job_id in self._jobs or job_id in self._stopped:
                 continue  # of one that was stopped, lists may be behind
@@ -140,7 +141,7 @@ class Watcher:
                 self._stopped.add(job_id)
                 line = f"job {job_id} is stopped: it is a second one of this attempt"
             for waiter in waiters:
-                waiter.tell("second job", line)
+                waiter.tell(f"job {job_id}", line)
 
     async def _attend(self, service: JobService, job: AwaitedJob, told: Mapping[str, JobStatus | None]) -> None:
         """Do for one job what a look found to do. What fails is told to whoever waits for this job."""

@@ -275,16 +275,25 @@ def test_after_a_refusal_the_same_attempt_and_the_next_may_launch(ground: Ground
     assert ground.service.calls["find"] == 0, "with the settings that were refused it may never answer"
 
 
-def test_a_refusal_does_not_deny_the_job_that_a_dead_worker_launched(ground: Ground) -> None:
-    ground.service.worker_dies = "after submit"
+def test_a_refusal_does_not_deny_the_job_that_a_dead_worker_may_have_launched(ground: Ground) -> None:
+    ground.service.worker_dies = "before submit"
     with pytest.raises(WorkerDiedError):
         ground.launch()
     ground.service.refuse(JobRefusedError("the engine is away", EndKind.INFRASTRUCTURE))
     with pytest.raises(JobRefusedError):
         ground.launch()
     ground.service.refuse(None)
+    ground.service.set(ground.name(1), JobState.RUNNING)  # as of a service that took long to make it
     assert ground.launch(2).entry.job_id == ground.name(1)
-    assert ground.names() == [ground.name(1)]
+    assert ground.names() == []
+
+
+def test_an_attempt_that_is_run_again_goes_on_with_the_job_that_a_dead_worker_launched(ground: Ground) -> None:
+    ground.service.worker_dies = "after submit"
+    with pytest.raises(WorkerDiedError):
+        ground.launch()
+    ground.service.refuse(JobRefusedError("the engine takes no new jobs", EndKind.INFRASTRUCTURE))
+    assert ground.launch().entry.job_id == ground.name(1)
 
 
 @pytest.mark.parametrize("state", [JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED])
