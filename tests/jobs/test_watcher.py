@@ -398,9 +398,9 @@ def test_a_second_job_of_an_attempt_is_stopped_and_the_one_that_is_waited_for_go
     assert run(body).state is JobState.SUCCEEDED
     assert service.calls["cancel"] == 2
     assert said == [
-        "job is running",
         "job old is stopped: it is a second one of this attempt",
         "job late is stopped: it is a second one of this attempt",
+        "job is running",
         "job is succeeded",
     ]
 
