@@ -128,7 +128,12 @@ class StepTask(DecoratedOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout:
-            reason = f"was there longer than {self._longest_deferral():.0f} s"
+            limit = self._longest_deferral()  # none if the DAG has changed meanwhile
+            reason = (
+                "was there longer than Airflow waits for it"
+                if limit is None
+                else f"was there longer than {limit:.0f} s"
+            )
             return self.resume(context, self._stopped(context, EndKind.TIMEOUT, reason))
         except TaskDeferralError as error:
             reason = f"the trigger that waited for the job failed in the triggerer: {error}"
