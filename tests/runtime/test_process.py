@@ -178,7 +178,7 @@ def test_a_spec_that_is_not_there_or_not_valid_is_refused(image: StepImage) -> N
     image.store.put(spec.uri, b"{}")
     broken = image.finish(image.start(spec.uri))
     assert broken.exit_code == 2
-    assert "version None is not 1" in broken.stderr
+    assert "version None is not 2" in broken.stderr
 
 
 def test_a_spec_that_was_moved_is_refused(image: StepImage) -> None:
