@@ -247,7 +247,7 @@ def test_a_job_that_was_being_launched_when_its_run_was_interrupted_is_stopped_w
 
 
 def test_a_job_that_cannot_be_stopped_is_named_with_what_to_do(jobs: Jobs, tmp_path: Path) -> None:
-    attempt = Attempt("waiting", "unstoppable", "wait", 2, 1)
+    attempt = Attempt("waiting", "unstoppable", "wait", 2, 1, "instance", "ti-1")
     directory = attempt_directory(jobs.store.root, attempt)
     entry = LedgerEntry(attempt, directory, attempt, "0", {"flavor": "lunar"}, "on-the-moon", "1", "https://moon/1")
     Ledger(jobs.store, attempt).record(dataclasses.replace(entry, state="running"))
