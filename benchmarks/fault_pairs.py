@@ -19,6 +19,8 @@ from tests.faults.journey import FAULTS, KILLS, Journey
 CASES = int(os.environ.get("CASES", "500"))
 #: One case alone, as it is printed: ``CLOUDS=aws CASE='[[["GET /#", 0], "hang"], [3, "503"]]'``.
 CASE = os.environ.get("CASE", "")
+#: How many of the calls that are made again and again may be the first to go wrong.
+_LOOKS = 3
 
 
 def main() -> None:
@@ -42,13 +44,18 @@ def _planned(clean: Journey) -> Iterable[Case]:
 
 
 def _pairs(clean: Journey) -> list[Case]:
-    """Return more pairs than are wanted: in some the journey ends before the second fault."""
+    """Return more pairs than are wanted: in some the journey ends before the second fault.
+
+    Each call is as likely as any other, however often the job was looked at.
+    """
     chance, pairs = random.Random(0), []
+    kinds = list(dict.fromkeys(clean.calls))
     for _ in range(2 * CASES):
-        number, first, second = chance.randrange(len(clean.spots)), chance.choice(FAULTS), chance.choice(FAULTS)
+        call, first, second = chance.choice(kinds), chance.choice(FAULTS), chance.choice(FAULTS)
+        spot = (call, chance.randrange(min(_LOOKS, clean.calls.count(call))))
         # After a kill there is a whole attempt to come.
-        left = len(clean.spots) if first in KILLS else len(clean.spots) - number
-        pairs.append(((clean.spots[number], first), (chance.randint(1, left), second)))
+        left = len(clean.spots) - (0 if first in KILLS else clean.spots.index(spot))
+        pairs.append(((spot, first), (chance.randint(1, left), second)))
     return pairs
 
 
