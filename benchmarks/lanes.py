@@ -61,9 +61,9 @@ def count(journeys: Iterable[Journey]) -> dict[str, int]:
 
 
 def ending(journey: Journey) -> str:
-    """Return for people how a journey ended."""
+    """Return for people how a journey ended, and all its calls if it did not end well."""
     bad = "".join(f", {name}" for name in BAD if getattr(journey, name))
-    return f"{journey.attempts} attempts" + (f"{bad}: {journey.said}" if bad else "")
+    return f"{journey.attempts} attempts" + (f"{bad}: {journey.said}; {list(journey.calls)}" if bad else "")
 
 
 def _open(cloud: Cloud) -> None:
