@@ -1,19 +1,17 @@
-"""One attempt of a step from its start to the resumed task, with one thing that goes wrong on the way.
+"""A step from its start to the resumed task, with things that go wrong on the way.
 
-A journey without faults records the calls over the network. Then each of them is a place where something can go wrong,
-once: Airflow's process is killed before the call, when the call was sent, or when the answer came; the service answers
-with an error, half, not at all, or never. Airflow then does what it does: it runs a killed or failed task again as the
-next attempt, unless it failed for good, and a killed trigger again as it was. In the end the result must be there, of
-one job, and no job may run.
+A journey without faults records the calls over the network. Each of them is a place where something can go wrong:
+Airflow's process is killed before the call, when the call was sent, or when the answer came; the service answers with
+an error, half, not at all, or never. Airflow then does what it does: it runs a killed or failed task again as the next
+attempt, unless it failed for good, and a killed trigger again as it was; meanwhile the next thing can go wrong. In the
+end the result must be there, of one job, and no job may run.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import os
-import random
 import re
 import shutil
 import signal
@@ -21,7 +19,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -39,7 +37,8 @@ KILLED_BEFORE, KILLED_AFTER = "killed before the call", "killed after the call w
 KILLED_ANSWERED = "killed after the answer"
 KILLS = (KILLED_BEFORE, KILLED_AFTER, KILLED_ANSWERED)
 HANG = "hang"
-FAULTS = (*KILLS, "reset", "lose_answer", "cut_answer", HANG, "503", "429", "expired")
+EXPIRED = "expired"
+FAULTS = (*KILLS, "reset", "lose_answer", "cut_answer", HANG, "503", "429", EXPIRED)
 #: How long Airflow's processes wait for an answer in a journey with a service that hangs.
 _IMPATIENCE = {"JOURNEY_ANSWER_SECONDS": "2"}
 _TRIES = 6
@@ -62,45 +61,64 @@ def journey():
 #: One call of a journey: what is called, and how often it was called before. Jobs are looked at more or less often.
 Spot = tuple[str, int]
 
+#: A fault and where it happens: at a call, or so many calls after the fault before it.
+Planned = tuple[Spot | int, str]
+
 
 @dataclass
 class Line:
-    """What lies between Airflow and a cloud: it knows each call, and lets one go wrong.
+    """What lies between Airflow and a cloud: it knows each call, and lets some go wrong.
 
-    :param plan: the call and what happens to it.
+    :param plan: the faults, in order.
+    :ivar fired: how many of them have happened.
     """
 
-    plan: tuple[Spot, str] | None = None
+    plan: tuple[Planned, ...] = ()
     calls: list[str] = field(default_factory=list)
-    fired: bool = False
+    fired: int = 0
+    _since: int = 0
     _process: ForkServerProcess | None = None
     _doomed: ForkServerProcess | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, plan: tuple[Spot, str] | None) -> None:
+    def begin(self, plan: tuple[Planned, ...]) -> None:
         """Begin another journey."""
-        self.plan, self.calls, self.fired = plan, [], False
+        self.plan, self.calls, self.fired, self._since = plan, [], 0, 0
 
     def serve(self, process: ForkServerProcess) -> None:
         """Tell whose calls come from now on."""
         self._process, self._doomed = process, None
 
-    def decide(self, call: str) -> str | None:
-        """Note a call and return what happens to it."""
+    def decide(self, call: str, *, can_expire: bool) -> str | None:
+        """Note a call and return what happens to it.
+
+        :param can_expire: whether there are credentials in the call; a fault that needs some waits for such a call.
+        """
         with self._lock:
             doomed = self._doomed
             if doomed is None:
                 spot = (call, self.calls.count(call))
                 self.calls.append(call)
-                if self.plan is None or self.plan[0] != spot:
+                self._since += 1
+                fault = self._due(spot)
+                if fault is None or (fault == EXPIRED and not can_expire):
                     return None
-                self.fired = True
-                if self.plan[1] == KILLED_ANSWERED:
+                self.fired += 1
+                self._since = 0
+                if fault in KILLS:
                     self._doomed = self._process
-                return self.plan[1]
+                return fault
         # A process that is about to be killed may be faster than who kills it: this call is never made.
         wait([doomed.sentinel], 60)
         return "reset"
+
+    def _due(self, spot: Spot) -> str | None:
+        """Return the next fault if it is to happen at this call."""
+        if self.fired == len(self.plan):
+            return None
+        where, fault = self.plan[self.fired]
+        is_here = self._since >= where if isinstance(where, int) else spot == where
+        return fault if is_here else None
 
     def kill(self) -> None:
         """End Airflow's process."""
@@ -137,7 +155,8 @@ class LineProxy(FaultyProxy):
         """Return the fault for a request."""
         if not self._is_airflow(headers):
             return None
-        kind = self._line.decide(f"{method} {_general(path)}")
+        expired = self._expired(headers)
+        kind = self._line.decide(f"{method} {_general(path)}", can_expire=expired is not None)
         if kind is None:
             return None
         if kind == KILLED_BEFORE:
@@ -147,10 +166,8 @@ class LineProxy(FaultyProxy):
             return Fault("lose_answer", method, on_sent=self._line.kill)
         if kind == KILLED_ANSWERED:
             return Fault("go_on", method, on_answered=self._line.kill)
-        if kind == "expired":
-            answer = self._expired(headers)
-            self._line.fired = answer is not None
-            return Fault("status", method, status=answer[0], body=answer[1]) if answer else None
+        if kind == EXPIRED and expired is not None:
+            return Fault("status", method, status=expired[0], body=expired[1])
         return Fault("status", method, status=int(kind)) if kind.isdigit() else Fault(kind, method)
 
 
@@ -189,11 +206,12 @@ class Place:
 class Journey:
     """What came of one.
 
+    :param fired: whether all faults happened.
     :param calls: what Airflow called, in order.
     :param attempts: how many tries Airflow made.
     """
 
-    fault: tuple[Spot, str] | None
+    faults: tuple[Planned, ...]
     fired: bool
     calls: Sequence[str]
     attempts: int
@@ -255,27 +273,14 @@ def environment(folder: Path, name: str, connection: dict[str, Any], service: st
     }
 
 
-def cases(place: Place, clean: Journey, every: int = 1) -> Iterator[Journey]:
-    """Travel with each fault at each call of a journey without faults.
-
-    :param every: take one case of so many, the same ones each time.
-    """
-    planned = [(spot, fault) for spot in clean.spots for fault in FAULTS]
-    chosen = random.Random(0).sample(range(len(planned)), math.ceil(len(planned) / every))
-    for number in sorted(chosen):
-        journey = travel(place, planned[number])
-        if journey.fired:  # a job that ends sooner is looked at less often
-            yield journey
-
-
-def travel(place: Place, fault: tuple[Spot, str] | None = None) -> Journey:
+def travel(place: Place, *faults: Planned) -> Journey:
     """Make one journey.
 
-    :param fault: the call, and one of :data:`FAULTS`.
+    :param faults: in the order in which they happen; a later one may be in another process or attempt.
     """
     run_id = f"run-{uuid.uuid4().hex[:12]}"
     folder = Path(tempfile.mkdtemp(prefix="stepops-journey-"))
-    place.line.begin(fault)
+    place.line.begin(faults)
     try:
         attempts = _attempts(place, folder, run_id)
         returned = json.loads((folder / "returned").read_text()) if (folder / "returned").exists() else None
@@ -284,8 +289,8 @@ def travel(place: Place, fault: tuple[Spot, str] | None = None) -> Journey:
         shutil.rmtree(folder)
     states = list(place.jobs(run_id).values())
     return Journey(
-        fault,
-        place.line.fired,
+        faults,
+        place.line.fired == len(faults),
         tuple(place.line.calls),
         attempts,
         lost=returned != RETURNED,
@@ -298,7 +303,7 @@ def travel(place: Place, fault: tuple[Spot, str] | None = None) -> Journey:
 def _attempts(place: Place, folder: Path, run_id: str) -> int:
     """Do with a task what Airflow does, and return the number of the last attempt."""
     environment = place.environment
-    if place.line.plan is not None and place.line.plan[1] == HANG:
+    if any(fault == HANG for _, fault in place.line.plan):
         environment = environment | _IMPATIENCE
     for number in range(1, _TRIES):
         for file in ("trigger", "event", "returned"):
@@ -319,7 +324,7 @@ def _process(place: Place, function: Callable[..., None], *arguments: Any) -> in
     """Run a function in a process of its own and return its exit code."""
     context = multiprocessing.get_context("forkserver")
     main = getattr(sys.modules["__main__"], "__spec__", None)  # which each process imports
-    context.set_forkserver_preload([function.__module__, *([main.name] if main else [])])
+    context.set_forkserver_preload([function.__module__, "tests.faults.warm", *([main.name] if main else [])])
     process = context.Process(target=function, args=arguments)
     process.start()
     place.line.serve(process)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,23 @@ from airflow.providers.amazon.aws.triggers.sagemaker import SageMakerTrigger
 
 from tests.clouds.aws.emulated import REGION
 from tests.clouds.aws.sagemaker import ROLE
+from tests.engines import Podman
 from tests.faults import worker
+from tests.faults.amazon import amazon
 from tests.faults.journey import RETURNED, Place, Task
 
 _CONNECTION = "line_to_aws"
 
 
-def on_stock(place: Place, base_image: str) -> Place:
-    """Return a place whose task is Airflow's own.
+@contextmanager
+def stock(folder: Path, podman: Podman, registry: str, base_image: str) -> Iterator[Place]:
+    """Make an emulated AWS, and prepare for journeys of a task that is Airflow's own.
 
-    :param place: of :func:`tests.faults.amazon.amazon`.
     :param base_image: that the job runs.
     """
-    environment = place.environment | {"JOURNEY_IMAGE": base_image}
-    return dataclasses.replace(place, name="stock", environment=environment, task=Task(execute, wait, resume))
+    with amazon(folder, podman, registry, base_image) as place:
+        environment = place.environment | {"JOURNEY_IMAGE": base_image}
+        yield dataclasses.replace(place, name="stock", environment=environment, task=Task(execute, wait, resume))
 
 
 def execute(folder: Path, environment: dict[str, str], run_id: str, try_number: int) -> None:

@@ -1,4 +1,4 @@
-"""A slice of the fault matrix; the whole of it is ``make bench NAME=faults``."""
+"""A slice of the fault matrix; the whole of it is ``make bench NAME=faults``, and ``fault_pairs`` for two faults."""
 
 from __future__ import annotations
 
@@ -81,4 +81,26 @@ def test_a_success_that_was_written_down_by_a_process_that_is_killed_is_that_of_
     written = [spot for spot in clean.spots if re.search("^PUT .*/job.json$", spot[0])]
     journey = travel(place, (written[-1], fault))
     assert journey.fired
+    assert journey.is_well, journey
+
+
+@every_cloud
+@pytest.mark.parametrize(
+    ("first", "later", "second"),
+    [(KILLED_AFTER, 2, KILLED_BEFORE), ("lose_answer", 1, KILLED_ANSWERED), (KILLED_BEFORE, 4, "503")],
+)
+def test_two_faults_from_the_call_that_makes_the_job_leave_one_job_and_the_result(
+    place: Place, clean: Journey, first: str, later: int, second: str
+) -> None:
+    create = next(spot for spot in clean.spots if re.search(place.create, spot[0]))
+    journey = travel(place, (create, first), (later, second))
+    assert journey.fired
+    assert journey.is_well, journey
+
+
+@pytest.mark.parametrize("place", ["aws"], indirect=True)
+def test_a_second_fault_happens_so_many_calls_after_the_first(place: Place, clean: Journey) -> None:
+    journey = travel(place, (clean.spots[0], KILLED_BEFORE), (1, KILLED_BEFORE))
+    assert journey.fired
+    assert journey.attempts == 3
     assert journey.is_well, journey
