@@ -215,7 +215,8 @@ class Launcher:
                 continue
             status = there.status
             wanted = adopted is None and _is_same_work(entry, new) and self._is_usable(entry, status)
-            if wanted and self._claim(entry, new, new.claim):
+            # What has ended cannot be stopped any more: its result is taken whoever has asked for its end, too late.
+            if wanted and (status.state.ended or self._claim(entry, new, new.claim)):
                 adopted = dataclasses.replace(
                     entry,
                     attempt=new.attempt,

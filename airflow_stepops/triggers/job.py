@@ -170,7 +170,8 @@ class JobTrigger(BaseTrigger):
         """Whether the task instance is still deferred on this very job.
 
         A triggerer that stalled and lost its triggers is told of a kill that nobody asked for; after a clear, the
-        state alone may be that of the next try, so the job's id is compared too.
+        state alone may be that of the next try, so what that try has told is looked at too. What an earlier try has
+        told after it counts for nothing: its worker was thought to be dead.
         """
         from airflow.sdk.execution_time.xcom import XCom
 
@@ -186,7 +187,13 @@ class JobTrigger(BaseTrigger):
         except Exception as error:  # noqa: BLE001 - a job that is stopped is lost, one that goes on is found later
             self.log.warning("[stepops] cannot check whether the task still waits, leaving its job alone: %s", error)
             return True
-        return isinstance(current, dict) and current.get("job_id") == self.entry["job_id"]
+        if not isinstance(current, dict):
+            return False
+        return current.get("job_id") == self.entry["job_id"] or not self._is_before(current.get("entry"))
+
+    def _is_before(self, entry: Any) -> bool:
+        """Whether this attempt is before that of an entry, which is as Airflow keeps it."""
+        return isinstance(entry, dict) and entry["attempt"]["try_number"] > self.entry["attempt"]["try_number"]
 
 
 def _settling_seconds() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import EndKind, JobRefusedError
 from airflow_stepops.jobs.ledger import CANCEL
 from airflow_stepops.jobs.protocol import JobRequest, JobState, JobStatus
-from tests.jobs.test_launch import Ground, Service
+from tests.jobs.test_launch import Ground, Service, attempt
 
 
 class Slow(Service):
@@ -119,3 +120,23 @@ def test_an_attempt_that_left_no_more_than_an_intention_costs_the_next_one_nothi
     assert active(ground) == []
     assert ground.launch(2).entry.job_id == ground.name(2)
     assert active(ground) == [ground.name(2)]
+
+
+def test_a_job_is_adopted_from_an_attempt_that_died_between_its_claim_and_its_ledger(ground: Ground) -> None:
+    first = ground.launch(1)
+    second = dataclasses.replace(first.entry, attempt=attempt(2))
+    assert ground.ledger(1).claim(second.claim)
+    for state in (JobState.RUNNING, JobState.SUCCEEDED):
+        ground.service.set(ground.name(1), state)
+        assert ground.launch(3).entry.job_id == ground.name(1)
+    assert ground.names() == [ground.name(1)]
+    with pytest.raises(JobRefusedError, match="attempt-3 ti-3 has begun"):
+        ground.launch(2)  # it was not dead
+    assert ground.names() == [ground.name(1)]
+
+
+def test_a_result_that_was_there_before_the_end_was_asked_for_is_used(ground: Ground) -> None:
+    ground.launch(1)
+    assert ground.ledger(1).claim(CANCEL)
+    ground.service.set(ground.name(1), JobState.SUCCEEDED)
+    assert ground.launch(2).entry.job_id == ground.name(1)
