@@ -222,7 +222,7 @@ class Ledger:
     def claimant(self) -> str:
         """Return who has claimed the right to decide about the job's end, ``""`` when nobody has."""
         try:
-            return self._store.get(f"{self._directory}/claim.json").decode(errors="replace")
+            return _owner(self._store.get(f"{self._directory}/claim.json"))
         except ArtifactNotFoundError:
             return ""
 
@@ -267,7 +267,7 @@ class Ledger:
         try:
             self._store.put_if_absent(uri, owner.encode())
         except ArtifactExistsError:
-            return self._store.get(uri).decode(errors="replace")
+            return _owner(self._store.get(uri))
         return owner
 
     @property
@@ -287,6 +287,11 @@ def work_digest(spec: JobSpec, recipe: str, resources: Mapping[str, Any]) -> str
     """
     parts = json.dumps([spec.digest(), recipe, resources], sort_keys=True)
     return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _owner(claim: bytes) -> str:
+    """Return who is named in a claim, which may be forged: no more of it than goes into an error."""
+    return claim[:200].decode(errors="replace")
 
 
 def _read(store: ArtifactStore, directory: str) -> LedgerEntry | None:
