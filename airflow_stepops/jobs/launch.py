@@ -189,7 +189,7 @@ class Launcher:
         if claimant == CANCEL:
             reason = f"nobody waits for job {entry.job_name} any more: it is stopped"
             self._report(reason)
-            ledger.record(entry.ended(stop(service, entry.job_id), Outcome(EndKind.CANCELLED, reason)))
+            end(ledger, service, entry.job_id, Outcome(EndKind.CANCELLED, reason))
             raise JobRefusedError(reason, EndKind.CANCELLED)
         if claimant:
             raise JobRefusedError(f"{claimant} has begun, and goes on with the job", EndKind.CANCELLED)

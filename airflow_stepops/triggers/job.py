@@ -143,7 +143,7 @@ class JobTrigger(BaseTrigger):
             return
         ledger = Ledger(component_from_document(ArtifactStoreComponent, self.artifact_store).open(), entry.attempt)
         if not self._claim(ledger):
-            self.log.info("[stepops] a later attempt goes on with the job: it is left running")
+            self.log.info("[stepops] a later attempt may go on with the job: it is left running")
             return
         self.log.info("[stepops] the task does not wait any more: stopping job %s", entry.job_name)
         try:
@@ -156,8 +156,19 @@ class JobTrigger(BaseTrigger):
         try:
             return ledger.claim(CANCEL)
         except Exception as error:  # noqa: BLE001 - a store that is away must not keep an unwanted job running
-            self.log.warning("[stepops] cannot write the claim, stopping the job all the same: %s", error)
-            return True
+            self.log.warning("[stepops] cannot write the claim: %s", error)
+            return self._is_over()
+
+    def _is_over(self) -> bool:
+        """Whether the task has ended in Airflow: no later attempt goes on with its job then, nor stops it itself."""
+        from airflow_stepops.jobs.orphans import OVER
+
+        ti = self.task_instance
+        try:
+            return ti is None or _patiently(task_state)(ti) in (None, *OVER)
+        except Exception as error:  # noqa: BLE001 - a job that is stopped is lost, one that goes on is found later
+            self.log.warning("[stepops] cannot check whether the task has ended: %s", error)
+            return False
 
     def _ask_once(self) -> None:
         """Have Airflow's answers ready before a person acts: the first one of a process takes seconds."""
@@ -189,11 +200,14 @@ class JobTrigger(BaseTrigger):
             return True
         if not isinstance(current, dict):
             return False
-        return current.get("job_id") == self.entry["job_id"] or not self._is_before(current.get("entry"))
+        return current.get("job_id") == self.entry["job_id"] or self._is_of_earlier_try(current)
 
-    def _is_before(self, entry: Any) -> bool:
-        """Whether this attempt is before that of an entry, which is as Airflow keeps it."""
-        return isinstance(entry, dict) and entry["attempt"]["try_number"] > self.entry["attempt"]["try_number"]
+    def _is_of_earlier_try(self, told: dict[str, Any]) -> bool:
+        """Whether an earlier try of the same task instance has told what Airflow keeps; without an entry, its end."""
+        if "entry" not in told:
+            return True
+        mine, other = self.entry["attempt"], told["entry"]["attempt"]
+        return bool(other["instance"] == mine["instance"] and other["try_number"] < mine["try_number"])
 
 
 def _settling_seconds() -> float:
