@@ -42,6 +42,7 @@ def build(code: Path, home: Path, repository: str, base: str, *, other_user: boo
         command = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", *capability, *command]
     variables = {"PATH": os.environ["PATH"], "HOME": str(home), "STEPOPS_HOME": str(home / "stepops"), **environment}
     variables |= {name: value for name, value in os.environ.items() if name.startswith(("UV_", "SSL_", "PIP_", "HTTP"))}
+    del variables["UV_CACHE_DIR"]  # of this user
     repository_root = Path(__file__).parents[2]
     done = subprocess.run(command, env=variables, cwd=repository_root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
