@@ -27,6 +27,7 @@ _LONGEST = (
     "scheduler/test_deferred_steps.py",
     "clouds/azure/test_live_suite.py",
     "scheduler/test_triggerers.py",
+    "scheduler/test_identity.py",
     "clouds/aws/test_scheduled.py",
     "examples/test_examples.py",
     "cli/test_init.py",

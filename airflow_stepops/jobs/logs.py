@@ -16,8 +16,8 @@ from airflow_stepops.jobs.threads import in_thread
 #: Airflow takes about 0.3 ms for a line of a trigger's log; this many do not hold up the other triggers.
 _CHUNK = 200
 _TAIL = 20
-#: After the end of a job, what is left of its log is fetched for at most so many seconds: a busy triggerer takes minutes
-#: for a hundred thousand lines.
+#: After the end of a job, what is left of its log is fetched for at most so many seconds: a busy triggerer takes
+#: minutes for a hundred thousand lines.
 _DRAIN_SECONDS = 300.0
 _FAILURES_AFTER_END = 3
 

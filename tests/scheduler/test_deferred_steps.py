@@ -43,7 +43,7 @@ def test_the_log_of_a_waiting_step_shows_what_its_job_prints(airflow: LocalAirfl
 @pytest.fixture(scope="session")
 def bad_ends(airflow: LocalAirflow) -> str:
     run = airflow.client.trigger("bad_ends")
-    assert airflow.client.wait("bad_ends", run, timeout=240) == "failed"
+    assert airflow.client.wait("bad_ends", run, timeout=480) == "failed"
     return run
 
 
