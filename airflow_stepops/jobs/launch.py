@@ -195,7 +195,7 @@ class Launcher:
         if claimant == CANCEL:
             reason = f"nobody waits for job {entry.job_name} any more: it is stopped"
             self._report(reason)
-            ledger.record(entry.ended(stop(service, entry.job_id), Outcome(EndKind.CANCELLED, reason)))
+            end(ledger, service, entry.job_id, Outcome(EndKind.CANCELLED, reason))
             raise JobRefusedError(reason, EndKind.CANCELLED)
         if claimant:
             raise JobRefusedError(f"{claimant} has begun, and goes on with the job", EndKind.CANCELLED)
@@ -221,7 +221,8 @@ class Launcher:
                 continue
             status = there.status
             wanted = adopted is None and _is_same_work(entry, new) and self._is_usable(entry, status)
-            if wanted and self._claim(entry, new, new.claim):
+            # What has ended cannot be stopped any more: its result is taken whoever has asked for its end, too late.
+            if wanted and (status.state.ended or self._claim(entry, new, new.claim)):
                 adopted = dataclasses.replace(
                     entry,
                     attempt=new.attempt,

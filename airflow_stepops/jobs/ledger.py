@@ -19,7 +19,7 @@ import math
 import re
 import reprlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,28 +226,37 @@ class Ledger:
         except ArtifactNotFoundError:
             return ""
 
-    def earlier(self) -> list[LedgerEntry]:
-        """Return the entries of the earlier attempts of the same task instance, the latest first.
+    def earlier(self) -> Iterator[LedgerEntry]:
+        """Yield the entries of the earlier attempts of the same task instance, the latest first.
 
         An attempt without one may be about to write it, if its worker only seems to be dead. It is told by a claim to
-        give up what it launches.
+        give up what it launches. That comes last, after whoever asks has claimed what there is: the attempt may have
+        gone on with the job of one before it, and then it is that job which the claim would end.
 
         :raises SpecError: see :meth:`read`.
         """
+        silent = []
         there = set(self._store.list(task_directory(self._store.root, self._attempt)))
-        entries = []
-        for number in range(self._attempt.try_number - 1, 0, -1):
-            directory = self._directory_of(number)
-            if f"{directory}/job.json" not in there and f"{directory}/claim.json" not in there:
+        for directory in self._earlier_directories():
+            entry = _read(self._store, directory) if f"{directory}/job.json" in there else None
+            if entry is not None:
+                yield entry
+            else:
+                silent.append(directory)
+        for directory in silent:
+            if f"{directory}/claim.json" not in there:
                 self._claimed_by(directory, CANCEL)
             entry = _read(self._store, directory)
             if entry is not None:
-                entries.append(entry)
-        return entries
+                yield entry
 
     def earlier_ends(self, kind: EndKind) -> int:
         """Return how many earlier attempts of the same task instance ended in this way."""
-        return sum(entry.end_kind == kind.value for entry in self.earlier())
+        entries = (_read(self._store, directory) for directory in self._earlier_directories())
+        return sum(entry is not None and entry.end_kind == kind.value for entry in entries)
+
+    def _earlier_directories(self) -> list[str]:
+        return [self._directory_of(number) for number in range(self._attempt.try_number - 1, 0, -1)]
 
     def _directory_of(self, try_number: int) -> str:
         return attempt_directory(self._store.root, dataclasses.replace(self._attempt, try_number=try_number))

@@ -323,7 +323,8 @@ class StepTask(DecoratedOperator):
     def _stopped(self, context: Context, kind: EndKind, reason: str) -> dict[str, Any]:
         """Stop the job that the task has waited for; return the event that its trigger would have sent.
 
-        What is needed for that is in XCom, as Airflow keeps it: the stack may be another one by now.
+        What is needed for that is in XCom, as Airflow keeps it: the stack may be another one by now. A worker that is
+        thought to be dead may find there what another try has told, and a later attempt that goes on with its job.
         """
         from airflow_stepops.jobs.launch import stop
         from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
@@ -331,10 +332,13 @@ class StepTask(DecoratedOperator):
         from airflow_stepops.triggers.job import status_document
 
         facts = told(context)
+        if "entry" not in facts or facts["entry"]["attempt"]["ti_id"] != str(context["ti"].id):
+            raise _failure(f"{reason}, and another attempt has told of its job since", EndKind.INFRASTRUCTURE)
         entry = LedgerEntry.from_document(facts["entry"])
-        self._report(f"{reason}: stops job {entry.job_name}")
         store = component_from_document(ArtifactStoreComponent, facts["artifact_store"]).open()
-        Ledger(store, entry.attempt).claim(CANCEL)
+        if not Ledger(store, entry.attempt).claim(CANCEL):
+            raise _failure(f"a later attempt has begun, and goes on with job {entry.job_name}", EndKind.CANCELLED)
+        self._report(f"{reason}: stops job {entry.job_name}")
         operator = component_from_document(StepOperatorComponent, entry.component)
         status = stop(operator.connect(), entry.job_id)
         if status.state is not JobState.SUCCEEDED:

@@ -142,7 +142,7 @@ class JobTrigger(BaseTrigger):
             return
         ledger = Ledger(component_from_document(ArtifactStoreComponent, self.artifact_store).open(), entry.attempt)
         if not self._claim(ledger):
-            self.log.info("[stepops] a later attempt goes on with the job: it is left running")
+            self.log.info("[stepops] a later attempt may go on with the job: it is left running")
             return
         self.log.info("[stepops] the task does not wait any more: stopping job %s", entry.job_name)
         try:
@@ -155,8 +155,19 @@ class JobTrigger(BaseTrigger):
         try:
             return ledger.claim(CANCEL)
         except Exception as error:  # noqa: BLE001 - a store that is away must not keep an unwanted job running
-            self.log.warning("[stepops] cannot write the claim, stopping the job all the same: %s", error)
-            return True
+            self.log.warning("[stepops] cannot write the claim: %s", error)
+            return self._is_over()
+
+    def _is_over(self) -> bool:
+        """Whether the task has ended in Airflow: no later attempt goes on with its job then, nor stops it itself."""
+        from airflow_stepops.jobs.orphans import OVER
+
+        ti = self.task_instance
+        try:
+            return ti is None or _patiently(task_state)(ti) in (None, *OVER)
+        except Exception as error:  # noqa: BLE001 - a job that is stopped is lost, one that goes on is found later
+            self.log.warning("[stepops] cannot check whether the task has ended: %s", error)
+            return False
 
     def _ask_once(self) -> None:
         """Have Airflow's answers ready before a person acts: the first one of a process takes seconds."""
@@ -169,7 +180,8 @@ class JobTrigger(BaseTrigger):
         """Whether the task instance is still deferred on this very job.
 
         A triggerer that stalled and lost its triggers is told of a kill that nobody asked for; after a clear, the
-        state alone may be that of the next try, so the job's id is compared too.
+        state alone may be that of the next try, so what that try has told is looked at too. What an earlier try has
+        told after it counts for nothing: its worker was thought to be dead.
         """
         from airflow.sdk.execution_time.xcom import XCom
 
@@ -185,7 +197,16 @@ class JobTrigger(BaseTrigger):
         except Exception as error:  # noqa: BLE001 - a job that is stopped is lost, one that goes on is found later
             self.log.warning("[stepops] cannot check whether the task still waits, leaving its job alone: %s", error)
             return True
-        return isinstance(current, dict) and current.get("job_id") == self.entry["job_id"]
+        if not isinstance(current, dict):
+            return False
+        return current.get("job_id") == self.entry["job_id"] or self._is_of_earlier_try(current)
+
+    def _is_of_earlier_try(self, told: dict[str, Any]) -> bool:
+        """Whether an earlier try of the same task instance has told what Airflow keeps; without an entry, its end."""
+        if "entry" not in told:
+            return True
+        mine, other = self.entry["attempt"], told["entry"]["attempt"]
+        return bool(other["instance"] == mine["instance"] and other["try_number"] < mine["try_number"])
 
 
 def _settling_seconds() -> float:

@@ -211,7 +211,7 @@ def test_earlier_attempts_are_those_of_the_same_task_instance_with_a_smaller_num
 def test_an_earlier_attempt_that_has_not_written_its_entry_yet_is_told_to_give_up() -> None:
     last = dataclasses.replace(ATTEMPT, try_number=3, ti_id="ti-3")
     with ledger_of(last) as (ledger, store, _):
-        assert ledger.earlier() == []
+        assert list(ledger.earlier()) == []
         for attempt in (ATTEMPT, EARLIER):
             assert Ledger(store, attempt).claimant() == CANCEL
         assert ledger.claimant() == ""
