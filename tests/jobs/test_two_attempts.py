@@ -15,6 +15,7 @@ from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import EndKind, JobRefusedError
 from airflow_stepops.jobs.ledger import CANCEL
 from airflow_stepops.jobs.protocol import JobRequest, JobState, JobStatus
+from airflow_stepops.runtime.result import SUCCEEDED, JobResult
 from tests.jobs.test_launch import Ground, Service, attempt
 
 
@@ -135,8 +136,26 @@ def test_a_job_is_adopted_from_an_attempt_that_died_between_its_claim_and_its_le
     assert ground.names() == [ground.name(1)]
 
 
-def test_a_result_that_was_there_before_the_end_was_asked_for_is_used(ground: Ground) -> None:
-    ground.launch(1)
-    assert ground.ledger(1).claim(CANCEL)
+def test_a_job_that_was_to_end_and_ended_well_before_is_gone_on_with(ground: Ground) -> None:
+    launch = ground.launch(1)
+    ground.store.put(f"{launch.entry.directory}/result.json", JobResult(launch.entry.attempt, SUCCEEDED).to_json())
     ground.service.set(ground.name(1), JobState.SUCCEEDED)
+    assert ground.ledger(1).claim(CANCEL)
     assert ground.launch(2).entry.job_id == ground.name(1)
+    assert ground.names() == [ground.name(1)]
+
+
+def test_a_launch_that_finds_its_job_unwanted_and_done_does_not_say_that_it_was_stopped(ground: Ground) -> None:
+    service = service_of(ground)
+    service.moment = "after submit"
+    with ThreadPoolExecutor() as threads:
+        zombie = threads.submit(ground.launch, 1)
+        assert service.reached.wait(60)
+        service.set(ground.name(1), JobState.SUCCEEDED)
+        assert ground.ledger(1).claim(CANCEL)
+        service.go_on.set()
+        with pytest.raises(JobRefusedError, match="nobody waits for job"):
+            zombie.result(60)
+    entry = ground.ledger(1).read()
+    assert entry is not None
+    assert entry.end_kind == ""

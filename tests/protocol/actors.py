@@ -30,8 +30,8 @@ from tests.protocol.programs import Line, Program
 _STACK = Stack("protocol", Objects(), LocalContainerRegistry(), OciImageBuilder(), (Jobs(name="there"),))
 _SOURCE = StepSource("dag_file.py", "dag_file", "train", "0" * 64)
 
-#: Which code runs, and with what.
-ActorKey = tuple[str, Any, Any, Any]
+#: Which code runs, by its name below, and its arguments.
+ActorKey = tuple[Any, ...]
 
 
 @cache
@@ -152,7 +152,7 @@ def _task() -> StepTask:
     )
 
 
-def _kill(number: int, entry: str, _: Any, line: Line) -> str:
+def _kill(number: int, entry: str, line: Line) -> str:
     """Tell the trigger of an attempt that it is killed."""
     with on(line):
         trigger = JobTrigger(json.loads(entry), _STACK.artifact_store.document(), NOW)
@@ -161,7 +161,7 @@ def _kill(number: int, entry: str, _: Any, line: Line) -> str:
         return ""
 
 
-def _cancel(_: Any, __: Any, ___: Any, line: Line) -> str:
+def _cancel(line: Line) -> str:
     """Do what ``stepops cancel`` does."""
     with on(line):
         try:
@@ -171,7 +171,7 @@ def _cancel(_: Any, __: Any, ___: Any, line: Line) -> str:
         return "; ".join(sorted(f"{one.step.job_name}: {one.said}" for one in cancel_jobs(_STACK, run.steps)))
 
 
-def _sweep(_: Any, __: Any, ___: Any, line: Line) -> str:
+def _sweep(line: Line) -> str:
     """Do what ``stepops prune --orphans`` does, when Airflow says that the task is over."""
     with on(line):
         orphans = find_orphans(_STACK, lambda _: True, NOW)

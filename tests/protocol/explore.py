@@ -128,7 +128,7 @@ def stopped_while_waited_for(world: World) -> str:
 
 def swept(world: World) -> World:
     """Return the world after the orphan sweep."""
-    sweep, node = program(("sweep", None, None, None)), 0
+    sweep, node = program(("sweep",)), 0
     while isinstance(call := sweep.then(node), Call):
         if call.target == "store":
             world, answer = outside.store(world, call)

@@ -292,9 +292,7 @@ class Scenario:
         for number, entry in world.killed:
             name = f"trigger {number}"
             told = world._replace(killed=tuple(trigger for trigger in world.killed if trigger != (number, entry)))
-            yield Move(
-                (f"{name} is told that it is killed",), told.with_actor(Actor(name, ("kill", number, entry, None)))
-            )
+            yield Move((f"{name} is told that it is killed",), told.with_actor(Actor(name, ("kill", number, entry))))
             if world.budget.deaths:
                 died = told._replace(budget=world.budget.less("deaths"))
                 yield Move((f"the triggerer of {name} dies",), died, must=False)
@@ -302,7 +300,7 @@ class Scenario:
             for number, entry in world.triggers:
                 name = f"{_STALLED} trigger {number}"
                 told = world._replace(budget=world.budget.less("kills"))
-                actor = Actor(name, ("kill", number, entry, None))
+                actor = Actor(name, ("kill", number, entry))
                 yield Move((f"{name} is told that it is killed",), told.with_actor(actor), must=False)
 
     # -- the service --------------------------------------------------------------------------------------------------
@@ -343,7 +341,7 @@ class Scenario:
             yield Move(("a person marks the task as failed",), spent, must=False)
         if budget.cancels:
             spent = world._replace(budget=budget.less("cancels"))
-            yield Move(("a person cancels the jobs",), spent.with_actor(Actor(PERSON, ("cancel", 0, 0, 0))), must=False)
+            yield Move(("a person cancels the jobs",), spent.with_actor(Actor(PERSON, ("cancel",))), must=False)
 
 
 def text(value: Hashable) -> str:

@@ -37,7 +37,7 @@ THOROUGH = (
     Scenario("a lost answer and a worker that was thought to be dead", Budget(losses=1, zombies=1), tries=3),
     Scenario("other work than before, and a death", Budget(zombies=1, deaths=1, switches=2), tries=3, works=(1, 2, 1)),
     Scenario(
-        "other work than before, and a lost answer", Budget(zombies=1, losses=1, switches=3), tries=3, works=(1, 2)
+        "other work than before, and a lost answer", Budget(zombies=1, losses=1, switches=2), tries=3, works=(1, 2)
     ),
     Scenario("the end of a deferral, each order", Budget(deferrals=1, zombies=1), tries=3),
     Scenario(

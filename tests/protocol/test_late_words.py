@@ -35,7 +35,7 @@ def told(number: int, instance: str = "instance") -> dict[str, Any]:
 
 def calls(*key: Any, answers: list[Hashable]) -> list[str]:
     """Run a program with answers; return the names of the calls, and of one more that it would make."""
-    running, node, made = program(key), 0, []  # type: ignore[arg-type]
+    running, node, made = program(key), 0, []
     for answer in answers:
         call = running.then(node)
         assert isinstance(call, Call), call
@@ -48,7 +48,7 @@ def calls(*key: Any, answers: list[Hashable]) -> list[str]:
 
 def kill(number: int, *answers: Hashable) -> list[str]:
     """Tell the trigger of an attempt that it is killed."""
-    return calls("kill", number, json.dumps(told(number)["entry"]), None, answers=list(answers))
+    return calls("kill", number, json.dumps(told(number)["entry"]), answers=list(answers))
 
 
 @pytest.mark.parametrize(
