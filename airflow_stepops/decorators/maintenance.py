@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, dag, task
 
-from airflow_stepops.links.job import JOB_KEY
-
 if TYPE_CHECKING:
     from airflow_stepops.jobs.runs import StepRun
 
@@ -53,14 +51,10 @@ def maintenance(
 
 def _is_over(step: StepRun) -> bool:
     """Whether the step's task instance has ended in this Airflow, which is known by what the task has said in XCom."""
-    from airflow.sdk.execution_time.xcom import XCom
-
     from airflow_stepops.jobs.orphans import OVER
-    from airflow_stepops.triggers.job import task_state
+    from airflow_stepops.triggers.job import task_state, told_facts
 
     if task_state(step) not in OVER:
         return False
-    facts = XCom.get_one(
-        key=JOB_KEY, dag_id=step.dag_id, task_id=step.task_id, run_id=step.run_id, map_index=step.map_index
-    )
-    return isinstance(facts, dict) and facts.get("instance") == step.attempt.instance
+    facts = told_facts(step)
+    return facts is not None and facts.get("instance") == step.attempt.instance

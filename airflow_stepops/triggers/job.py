@@ -184,21 +184,17 @@ class JobTrigger(BaseTrigger):
         state alone may be that of the next try, so what that try has told is looked at too. What an earlier try has
         told after it counts for nothing: its worker was thought to be dead.
         """
-        from airflow.sdk.execution_time.xcom import XCom
-
         ti = self.task_instance
         if ti is None:  # as under dag.test(), where nobody can act on a deferred task
             return False
         try:
             if _patiently(task_state)(ti) != "deferred":
                 return False
-            current = _patiently(XCom.get_one)(
-                key=JOB_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
-            )
+            current = _patiently(told_facts)(ti)
         except Exception as error:  # noqa: BLE001 - a job that is stopped is lost, one that goes on is found later
             self.log.warning("[stepops] cannot check whether the task still waits, leaving its job alone: %s", error)
             return True
-        if not isinstance(current, dict):
+        if current is None:
             return False
         return current.get("job_id") == self.entry["job_id"] or self._is_of_earlier_try(current)
 
@@ -231,6 +227,17 @@ def task_state(ti: Any) -> str | None:
     key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
     state = (states.get(ti.run_id) or {}).get(key)
     return None if state is None else str(state)
+
+
+def told_facts(ti: Any) -> dict[str, Any] | None:
+    """Return what a step has said of itself in XCom, ``None`` when Airflow has nothing of it.
+
+    :param ti: see :func:`task_state`.
+    """
+    from airflow.sdk.execution_time.xcom import XCom
+
+    facts = XCom.get_one(key=JOB_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
+    return facts if isinstance(facts, dict) else None
 
 
 def status_document(status: JobStatus) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Iterator
 
@@ -15,7 +14,7 @@ from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobRequest, JobState
 from airflow_stepops.jobs.watcher import WatchedJob, Watcher
 from tests.clouds.gcp.emulated import Answer, Call, EmulatedGcp, error
-from tests.clouds.gcp.ground import OnVertex
+from tests.clouds.gcp.ground import OnVertex, submit_thrice_at_once
 from tests.clouds.gcp.vertex import Vertex
 from tests.clouds.ground import ended, running, wait_for
 
@@ -125,13 +124,6 @@ def test_of_launchers_that_have_not_seen_each_other_s_jobs_the_one_that_is_waite
 
 def launch_three(ground: OnVertex, emulated: Vertex, request: JobRequest) -> list[str]:
     """Launch a job three times at once, and return the ids of the three jobs, the oldest first."""
-    ids: list[str] = []
-    emulated.together = threading.Barrier(3)
-    threads = [threading.Thread(target=lambda: ids.append(ground.connect().submit(request).id)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    emulated.together = None
+    ids = submit_thrice_at_once(ground, emulated, request)
     assert len(set(ids)) == 3
     return sorted(ids, key=lambda job_id: emulated.jobs[job_id].shown.create_time)

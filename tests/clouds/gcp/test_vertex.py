@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import threading
 import time
 
 import grpc
@@ -19,7 +18,7 @@ from airflow_stepops.errors import EndKind, JobNotFoundError, JobRefusedError, T
 from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobState
 from tests.clouds.gcp.emulated import JOB, PROJECT, Answer, Call, EmulatedGcp, Reset, error
-from tests.clouds.gcp.ground import OnVertex
+from tests.clouds.gcp.ground import OnVertex, submit_thrice_at_once
 from tests.clouds.gcp.vertex import REGION, State, Vertex
 from tests.clouds.ground import all_lines, ended, running
 from tests.clouds.test_job_service import (  # noqa: F401 - they run here with the ground of Vertex AI
@@ -153,14 +152,7 @@ def test_launchers_that_have_all_seen_no_job_keep_the_same_one_and_stop_the_othe
     ground: OnVertex, emulated: Vertex
 ) -> None:
     request = ground.request("wait")
-    ids: list[str] = []
-    emulated.together = threading.Barrier(3)
-    threads = [threading.Thread(target=lambda: ids.append(ground.connect().submit(request).id)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    emulated.together = None
+    ids = submit_thrice_at_once(ground, emulated, request)
     (kept,) = set(ids)
     service = ground.connect()
     made = emulated.labelled(request.name)
