@@ -33,8 +33,9 @@ class Upload:
         self._whole = False
         #: What the upload failed with, unless it was abandoned.
         self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="stepops-upload", daemon=True)
-        self._thread.start()
+        # Not Thread.join(): one that a signal's exception interrupts takes the thread for ended (CPython before 3.13).
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="stepops-upload", daemon=True).start()
 
     def write(self, data: Any) -> int:
         """Hand bytes over.
@@ -43,7 +44,7 @@ class Upload:
         """
         view = memoryview(data).cast("B")
         if view.nbytes and not self._put(view):
-            self._thread.join()
+            self._ended.wait()
             raise self.error or RuntimeError("the upload ended before its bytes")
         return view.nbytes
 
@@ -58,10 +59,10 @@ class Upload:
         self._whole = True
         try:
             self._put(None)
-            self._thread.join()
+            self._ended.wait()
         except BaseException:  # a job that is stopped: nothing may go on behind it
             self._whole = False
-            self._thread.join()
+            self.abandon()
             raise
         if self.error is not None:
             raise self.error
@@ -69,11 +70,11 @@ class Upload:
     def abandon(self) -> None:
         """End the upload; no object appears."""
         self._put(None)
-        self._thread.join()
+        self._ended.wait()
 
     def _put(self, buffer: memoryview | None) -> bool:
         """Queue a buffer; return False when nobody takes it any more."""
-        while self._thread.is_alive():
+        while not self._ended.is_set():
             try:
                 self._buffers.put(buffer, timeout=0.2)
             except queue.Full:
@@ -90,6 +91,8 @@ class Upload:
             return
         except BaseException as error:  # noqa: BLE001 - raised where the bytes come from
             self.error = error
+        finally:
+            self._ended.set()
 
     def _parts(self) -> Iterator[Any]:
         while (buffer := self._buffers.get()) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 import uuid
@@ -20,6 +21,7 @@ from airflow_stepops.artifacts import values
 from airflow_stepops.artifacts.store import ArtifactStore, open_store, register_opener
 from airflow_stepops.errors import ArtifactError, ArtifactExistsError, ArtifactNotFoundError
 from tests.artifacts.conftest import BUCKET
+from tests.images.faults import faulty_proxy
 
 MEBIBYTE = 1024 * 1024
 same_store = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -382,6 +384,40 @@ def test_an_upload_that_is_refused_half_way_is_ended_at_the_service(refusing: li
         values.save(np.zeros(50 * MEBIBYTE, "u1"), store, "s3://bucket/store/model")
     assert "POST /bucket/store/model.npy?uploads" in refusing
     assert "DELETE /bucket/store/model.npy?uploadId" in refusing
+
+
+class _Stop(BaseException):
+    """As a job's stop: raised wherever the main thread is."""
+
+
+@pytest.mark.parametrize("parts", [8, 9, 10])
+def test_a_writer_that_is_stopped_while_its_parts_travel_leaves_all_or_nothing(
+    parts: int, s3_server: str, s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their number, the stop comes while the last is on its way, before its end is said, or while one is written."""
+    go_on = threading.Event()
+
+    def stop(_signal: int, _frame: object) -> None:
+        assert not go_on.is_set(), "the writer does not end"
+        go_on.set()
+        raise _Stop
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    with faulty_proxy(s3_server.removeprefix("http://")) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://{proxy.host}")
+        proxy.add("header", "PUT", "partNumber=", times=100, on_sent=go_on.wait)
+        store = ArtifactStore(s3_root)
+        signal.setitimer(signal.ITIMER_REAL, 0.5, 15)
+        try:
+            with pytest.raises(_Stop), store.writer(f"{s3_root}/model") as file:
+                for _ in range(parts):
+                    file.write(bytes(16 * MEBIBYTE))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+        given_up = proxy.count("DELETE", "uploadId=")
+    left = [store.size(uri) for uri in store.list(s3_root)]
+    assert (given_up, left) in [(1, []), (0, [parts * 16 * MEBIBYTE])]
 
 
 def test_an_object_that_is_cut_off_on_the_way_is_an_error_with_the_uri(refusing: list[str]) -> None:
