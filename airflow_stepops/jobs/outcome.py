@@ -14,7 +14,7 @@ FINAL_KINDS = frozenset({EndKind.INVALID_REQUEST, EndKind.PERMISSION, EndKind.IM
 
 #: What the user should do.
 ADVICE = {
-    EndKind.USER_CODE: "The step itself failed: mend it, or let Airflow retry it with retries=.",
+    EndKind.USER_CODE: "The step itself failed: fix it, or let Airflow retry it with retries=.",
     EndKind.CAPACITY: "The service had no machine of this kind: let it retry, or ask for other Resources.",
     EndKind.PREEMPTED: "The machine was taken away: let it retry, and keep checkpoints.",
     EndKind.TIMEOUT: "The step ran or waited longer than allowed: raise timeout= or pending_timeout=.",

@@ -32,6 +32,10 @@ from airflow_stepops.stacks.flavors import component_from_document
 #: Before 3.3 a trigger learns of a person's action only by its cancellation.
 _HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 
+#: Once Airflow's triggerer knows that a trigger has ended, it puts no more lines into the task's log. It may be behind
+#: with them by what fits into a socket's buffer: a second's work of a busy triggerer.
+_LOG_SECONDS = 3.0
+
 _stopping: set[asyncio.Task[None]] = set()
 
 #: Whether this process has asked Airflow for anything yet.
@@ -67,6 +71,7 @@ class JobTrigger(BaseTrigger):
         self.submitted_at = submitted_at
         self.timeout = timeout
         self.pending_timeout = pending_timeout
+        self._told_at = 0.0
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments. Airflow stores them as plain text: nothing secret is in them."""
@@ -107,17 +112,22 @@ class JobTrigger(BaseTrigger):
         service = await watcher.service()
         await in_thread(self._ask_once)
         job = WatchedJob(self.entry["job_id"], self.submitted_at, self.timeout, self.pending_timeout)
-        follower = LogFollower(service, job.job_id, lambda line: self.log.info("%s", line))
+        follower = LogFollower(service, job.job_id, self._tell)
         following = asyncio.create_task(follower.follow())
         try:
-            status = await watcher.wait(job, lambda line: self.log.info("[stepops] %s", line))
+            status = await watcher.wait(job, lambda line: self._tell(f"[stepops] {line}"))
         except asyncio.CancelledError:
             following.cancel()
             raise
         await follower.finish(following)
         if self.task_instance is not None:  # None under dag.test()
-            await asyncio.sleep(begun + _settling_seconds() - time.monotonic())
+            end_at = max(begun + _settling_seconds(), self._told_at + _LOG_SECONDS)
+            await asyncio.sleep(end_at - time.monotonic())
         return status, list(follower.tail)
+
+    def _tell(self, line: str) -> None:
+        self.log.info("%s", line)
+        self._told_at = time.monotonic()
 
     def _watcher(self) -> Watcher:
         component = self._component()

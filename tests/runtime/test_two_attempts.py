@@ -135,5 +135,5 @@ def test_when_the_newest_attempt_has_succeeded_nothing_comes_back(attempts: Atte
     attempts.begin(2, "new", fails=False)
     assert attempts.end(2).exit_code == 0
     attempts.end(1)
-    assert attempts.begin(3, "", fails=False) == "nothing", "the task was cleared: it begins anew"
+    assert attempts.begin(3, "", fails=False) == "nothing", "the task was cleared: it begins again"
     attempts.end(3)
