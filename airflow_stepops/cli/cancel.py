@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -60,8 +61,9 @@ def _chosen(run: Run, steps: list[StepRun], job: str | None) -> list[StepRun]:
     """
     places = {(step.task_id, step.map_index) for step in steps}
     namesakes = [step for step in run.namesakes if (step.task_id, step.map_index) in places]
-    jobs = {attempt.job_name: step for step in (*namesakes, *steps) for attempt in step.attempts if attempt.job_name}
     if job is not None:
+        attempts = [attempt for step in (*namesakes, *steps) for attempt in step.attempts]
+        jobs = {attempt.job_name: replace(attempt, earlier=()) for attempt in attempts if attempt.job_name}
         if job not in jobs:
             raise RunNotFoundError(f"run {run.run_id!r} has no job {job!r}.{did_you_mean(job, jobs)}")
         return [jobs[job]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from airflow_stepops.artifacts.store import ArtifactStore
 from airflow_stepops.errors import EndKind, StepopsError
-from airflow_stepops.jobs.launch import end
+from airflow_stepops.jobs.known_job import end
 from airflow_stepops.jobs.ledger import CANCEL, Ledger
 from airflow_stepops.jobs.live import LiveJobs
 from airflow_stepops.jobs.outcome import Outcome

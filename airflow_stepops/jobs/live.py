@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 
-from airflow_stepops.jobs.launch import forgotten, look_up
+from airflow_stepops.jobs.known_job import forgotten, look_up
 from airflow_stepops.jobs.ledger import LedgerEntry
 from airflow_stepops.jobs.protocol import JobService, JobStatus
 from airflow_stepops.stacks.models import Stack

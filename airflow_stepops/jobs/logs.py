@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from airflow_stepops.jobs.launch import describe
+from airflow_stepops.jobs.known_job import describe
 from airflow_stepops.jobs.patience import patiently
 from airflow_stepops.jobs.protocol import JobService
 from airflow_stepops.jobs.threads import in_thread

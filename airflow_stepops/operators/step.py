@@ -331,7 +331,7 @@ class StepTask(DecoratedOperator):
         What is needed for that is in XCom, as Airflow keeps it: the stack may be another one by now. A worker that is
         thought to be dead may find there what another try has told, and a later attempt that goes on with its job.
         """
-        from airflow_stepops.jobs.launch import stop
+        from airflow_stepops.jobs.known_job import stop
         from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
         from airflow_stepops.jobs.protocol import JobState
         from airflow_stepops.triggers.job import status_document

@@ -17,7 +17,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airflow_stepops.errors import EndKind, StepopsError
-from airflow_stepops.jobs.launch import end
+from airflow_stepops.jobs.known_job import end
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.logs import LogFollower
 from airflow_stepops.jobs.outcome import Outcome

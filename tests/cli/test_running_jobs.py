@@ -21,7 +21,8 @@ from airflow_stepops.clouds.local.step_operator import LocalStepOperator
 from airflow_stepops.images.builder import BuiltImage
 from airflow_stepops.images.registry.layout import LayoutRepository
 from airflow_stepops.jobs.attempt import attempt_directory, job_name
-from airflow_stepops.jobs.launch import Launcher, stop
+from airflow_stepops.jobs.known_job import stop
+from airflow_stepops.jobs.launch import Launcher
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState
 from airflow_stepops.runtime.spec import Attempt, JobSpec, StepSource
@@ -63,9 +64,11 @@ class Jobs:
         wait_for(lambda: self.service.logs(entry.job_id).lines, f"a line of {entry.job_id}")
         return entry
 
-    def request(self, run_id: str, step: str, *args: Any, map_index: int = -1) -> tuple[JobSpec, JobRequest]:
+    def request(
+        self, run_id: str, step: str, *args: Any, map_index: int = -1, try_number: int = 1
+    ) -> tuple[JobSpec, JobRequest]:
         """Return what a launch gives to the service."""
-        attempt = Attempt("waiting", run_id, step, map_index, 1, "instance", "ti-1")
+        attempt = Attempt("waiting", run_id, step, map_index, try_number, "instance", f"ti-{try_number}")
         source = StepSource("steps.py", "steps", step, "0" * 64)
         spec = JobSpec(attempt, source, self.store.root, attempt_directory(self.store.root, attempt), list(args))
         request = JobRequest(
@@ -156,6 +159,23 @@ def test_one_instance_of_a_mapped_step_is_cancelled_and_then_all(jobs: Jobs, ste
     said = stepops("cancel", "waiting", "mapped", "wait")
     assert sorted(said.out.splitlines()) == [f"wait[{i}]: job {entries[i].job_name}: stopped" for i in (0, 2)]
     assert {jobs.state(entry) for entry in entries} == {JobState.STOPPED}
+
+
+def test_a_job_that_is_named_is_stopped_alone(jobs: Jobs, stepops: Stepops) -> None:
+    entry = jobs.launch("two-jobs")
+    spec, request = jobs.request("two-jobs", "wait", try_number=2)
+    jobs.store.put(spec.uri, spec.to_json())
+    status = jobs.service.submit(request)
+    ledger = Ledger(jobs.store, spec.attempt)
+    ledger.open(
+        LedgerEntry(spec.attempt, spec.directory, spec.attempt, "0", OPERATOR.document(), request.name, status.id)
+    )
+    said = stepops("cancel", "waiting", "two-jobs", "--job", entry.job_name)
+    assert said.out == f"wait: job {entry.job_name}: stopped\n"
+    assert not jobs.service.describe(status.id).state.ended
+    said = stepops("cancel", "waiting", "two-jobs", "--job", request.name)
+    assert said.out == f"wait: job {request.name}: stopped\n"
+    assert jobs.service.describe(status.id).state is JobState.STOPPED
 
 
 @pytest.mark.parametrize("has_entry", [True, False])

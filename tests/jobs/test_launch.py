@@ -18,7 +18,8 @@ from airflow_stepops.clouds.local.container_registry import LocalContainerRegist
 from airflow_stepops.clouds.local.image_builder import OciImageBuilder
 from airflow_stepops.errors import ArtifactNotFoundError, EndKind, JobRefusedError, LaunchStoppedError, SpecError
 from airflow_stepops.jobs.attempt import attempt_directory, job_name
-from airflow_stepops.jobs.launch import Launch, Launcher, describe, stop
+from airflow_stepops.jobs.known_job import describe, stop
+from airflow_stepops.jobs.launch import Launch, Launcher
 from airflow_stepops.jobs.ledger import CANCEL, Ledger, LedgerEntry, work_digest
 from airflow_stepops.jobs.protocol import JobRequest, JobService, JobState, JobStatus
 from airflow_stepops.runtime.spec import Attempt, JobSpec, StepSource

@@ -188,6 +188,7 @@ def simulated() -> Iterator[None]:
     with ExitStack() as patches:
         for name, value in {
             "airflow_stepops.jobs.launch.time": clock,
+            "airflow_stepops.jobs.known_job.time": clock,
             "airflow_stepops.jobs.ledger.time": clock,
             "tenacity.time": unhurried,
             "tenacity.nap.time": unhurried,
