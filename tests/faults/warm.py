@@ -13,6 +13,7 @@ from botocore.loaders import JSONFileLoader
 import airflow_stepops
 
 _OF_OTHERS = (
+    "airflow.dag_processing.dagbag",
     "airflow.providers.amazon.aws.hooks.base_aws",
     "airflow.sdk.definitions.connection",
     "airflow.sdk.execution_time.supervisor",

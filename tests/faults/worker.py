@@ -17,8 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow.dag_processing.dagbag import BundleDagBag
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.exceptions import TaskDeferred
 
 from airflow_stepops.artifacts import bucket
 from airflow_stepops.clouds.aws import connection as aws
@@ -28,7 +27,9 @@ from airflow_stepops.clouds.azure import service as azure_service
 from airflow_stepops.clouds.gcp import connection as gcp
 from airflow_stepops.clouds.gcp import service as gcp_service
 from airflow_stepops.images.registry import session
+from airflow_stepops.operators.versions import AirflowFailException
 from airflow_stepops.triggers.job import JobTrigger
+from tests.airflow_versions import dag_bag
 
 DAG, TASK = "journey", "count"
 #: Seconds by which lists of jobs are behind.
@@ -136,7 +137,7 @@ def failing(folder: Path, try_number: int) -> Iterator[None]:
 
 def _task(environment: dict[str, str]) -> Any:
     dags = Path(environment["AIRFLOW__CORE__DAGS_FOLDER"])
-    bag = BundleDagBag(dag_folder=dags, bundle_path=dags, bundle_name="dags-folder")
+    bag = dag_bag(dags)
     assert not bag.import_errors, bag.import_errors
     return bag.dags[DAG].task_dict[TASK]
 

@@ -40,17 +40,6 @@ def wait():
 def for_ever():
     wait()
 """
-LOCALLY = """\
-from late_arrivals import evaluate, load, train
-
-from airflow_stepops.dag import pipeline
-
-
-@pipeline(stack="local")
-def local_late_arrivals(airport: str = "JFK", learning_rate: float = 0.1) -> None:
-    flights = load(airport)
-    evaluate(flights, train(flights, learning_rate))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +50,8 @@ def airflow(airflow_settings: dict[str, str], tmp_path_factory: pytest.TempPathF
     for name in ("late_arrivals.py", "azure_late_arrivals.py"):
         (dags / name).write_text((EXAMPLES / name).read_text())
     (dags / "for_ever.py").write_text(FOR_EVER)
-    (dags / "locally.py").write_text(LOCALLY)
     with running_airflow(folder / "airflow", dags, settings=airflow_settings) as running:
-        for dag in ("azure_late_arrivals", "local_late_arrivals", "for_ever"):
+        for dag in ("azure_late_arrivals", "for_ever"):
             running.wait_for_dag(dag)
         yield running
 
@@ -88,13 +76,12 @@ def seen_while_waiting(airflow: LocalAirflow, waiting: tuple[str, dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def finished(airflow: LocalAirflow, seen_while_waiting: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The same work on Azure and on this machine: outputs of the last step, by DAG."""
-    dags = ("azure_late_arrivals", "local_late_arrivals")
-    runs = {dag: airflow.client.trigger(dag, {"airport": "LGA", "learning_rate": 0.2}) for dag in dags}
-    for dag, started in runs.items():
-        assert airflow.client.wait(dag, started, timeout=300) == "success"
-    return {dag: airflow.client.xcom(dag, started, "evaluate") for dag, started in runs.items()}
+def finished(airflow: LocalAirflow, seen_while_waiting: dict[str, Any]) -> dict[str, Any]:
+    """The outputs of the example's last step."""
+    started = airflow.client.trigger("azure_late_arrivals", {"airport": "LGA", "learning_rate": 0.2})
+    assert airflow.client.wait("azure_late_arrivals", started, timeout=300) == "success"
+    outputs: dict[str, Any] = airflow.client.xcom("azure_late_arrivals", started, "evaluate")
+    return outputs
 
 
 def until(happened: Any, seconds: float = 120.0) -> None:
@@ -123,10 +110,9 @@ def test_the_log_of_the_job_and_its_progress_are_in_the_task_s_log(
     until(lambda: any(line.startswith("[stepops] job is running") for line in log()))
 
 
-def test_the_outputs_are_those_of_the_local_stack(finished: dict[str, dict[str, Any]]) -> None:
-    there, here = finished["azure_late_arrivals"], finished["local_late_arrivals"]
-    assert there["scores"] == here["scores"]
-    assert there["probabilities"]["__data__"]["blake3"] == here["probabilities"]["__data__"]["blake3"]
+def test_the_example_ends_with_its_outputs(finished: dict[str, Any]) -> None:
+    assert 0.55 < finished["scores"]["auc"] < 0.8
+    assert finished["probabilities"]["__data__"]["blake3"]
 
 
 def test_a_task_that_a_person_fails_stops_its_job(
