@@ -49,7 +49,9 @@ def run(*command: str, environment: Mapping[str, str] | None = None, cwd: Path |
 def running(*command: str, environment: Mapping[str, str] | None = None, log: Path) -> Iterator[None]:
     """Run a server for the time of the block."""
     with log.open("ab") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env=environment, cwd=log.parent, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+        )
     try:
         yield
     finally:
@@ -205,7 +207,7 @@ class Podman:
 
     def run(self, *arguments: str, cwd: Path | None = None) -> str:
         """Run a podman command and return its output."""
-        return run("podman", *arguments, environment=self.environment, cwd=cwd)
+        return run("podman", *arguments, environment=self.environment, cwd=cwd or self.folder)
 
     @contextmanager
     def service(self) -> Iterator[str]:
