@@ -48,6 +48,15 @@ def other(airflow: LocalAirflow, tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
 
 
+def executor_events(airflow: LocalAirflow, run: str) -> int:
+    """Return how often the scheduler has heard from its executor that a task of a run was deferred or has ended.
+
+    Airflow knows tasks by run and try there: what it hears late fails the task of the run that was made again.
+    """
+    lines = (airflow.home / "scheduler.log").read_text().splitlines()
+    return sum("Received executor event" in line and f"run_id='{run}'" in line for line in lines)
+
+
 def test_a_run_that_is_deleted_and_made_again_under_its_id_begins_again(
     other: LocalAirflow, airflow: LocalAirflow
 ) -> None:
@@ -57,6 +66,8 @@ def test_a_run_that_is_deleted_and_made_again_under_its_id_begins_again(
     for state in ends:
         assert other.client.wait("lives", f"ended-{state}") == state
     assert other.client.xcom("lives", "ended-success", "number") == 1
+    for state in ends:
+        eventually(lambda run=f"ended-{state}": executor_events(other, run) >= 2, "the scheduler hears no more of it")
     Path(other.environment["AIRFLOW__CORE__DAGS_FOLDER"], "lives.py").write_text(LIVES.format(number=2))
     for state in ends:
         other.client.delete_run("lives", f"ended-{state}")
