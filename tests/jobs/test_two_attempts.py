@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,24 @@ def service_of(ground: Ground) -> Slow:
     return ground.service
 
 
+@contextmanager
+def slow_launch(ground: Ground, moment: str) -> Iterator[Future[Any]]:
+    """Let the first attempt's launch have come to a moment, where it waits until the service goes on."""
+    service = service_of(ground)
+    service.moment = moment
+    with ThreadPoolExecutor() as threads:
+        launch = threads.submit(ground.launch, 1)
+        assert service.reached.wait(60)
+        yield launch
+
+
 def active(ground: Ground) -> list[str]:
     return [job_id for job_id, status in ground.service.jobs.items() if not status.state.ended]
 
 
 def test_a_job_that_is_submitted_after_the_next_attempt_has_begun_is_stopped(ground: Ground) -> None:
     service = service_of(ground)
-    service.moment = "before submit"
-    with ThreadPoolExecutor() as threads:
-        zombie = threads.submit(ground.launch, 1)
-        assert service.reached.wait(60)
+    with slow_launch(ground, "before submit") as zombie:
         later = ground.launch(2)
         service.go_on.set()
         with pytest.raises(JobRefusedError, match="nobody waits for job") as refused:
@@ -79,10 +88,7 @@ def test_a_job_that_is_submitted_after_the_next_attempt_has_begun_is_stopped(gro
 
 def test_a_job_whose_answer_is_late_is_adopted_and_its_launcher_leaves_it_alone(ground: Ground) -> None:
     service = service_of(ground)
-    service.moment = "after submit"
-    with ThreadPoolExecutor() as threads:
-        zombie = threads.submit(ground.launch, 1)
-        assert service.reached.wait(60)
+    with slow_launch(ground, "after submit") as zombie:
         later = ground.launch(2)
         service.go_on.set()
         with pytest.raises(JobRefusedError, match="attempt-2 ti-2 has begun"):
@@ -96,7 +102,6 @@ def test_a_job_whose_answer_is_late_is_adopted_and_its_launcher_leaves_it_alone(
 
 def test_a_job_that_is_submitted_while_the_next_attempt_looks_for_it_is_stopped(ground: Ground) -> None:
     service = service_of(ground)
-    service.moment = "before submit"
 
     def look(count: int) -> None:
         if count == 1:  # the next attempt has looked, and has not yet said that it wants no such job
@@ -105,9 +110,7 @@ def test_a_job_that_is_submitted_while_the_next_attempt_looks_for_it_is_stopped(
                 pass
 
     service.on_find = look
-    with ThreadPoolExecutor() as threads:
-        zombie = threads.submit(ground.launch, 1)
-        assert service.reached.wait(60)
+    with slow_launch(ground, "before submit") as zombie:
         later = ground.launch(2)
         zombie.exception(60)
     assert active(ground) == [later.entry.job_id] == [ground.name(2)]
@@ -147,10 +150,7 @@ def test_a_job_that_was_to_end_and_ended_well_before_is_gone_on_with(ground: Gro
 
 def test_a_launch_that_finds_its_job_unwanted_and_done_does_not_say_that_it_was_stopped(ground: Ground) -> None:
     service = service_of(ground)
-    service.moment = "after submit"
-    with ThreadPoolExecutor() as threads:
-        zombie = threads.submit(ground.launch, 1)
-        assert service.reached.wait(60)
+    with slow_launch(ground, "after submit") as zombie:
         service.set(ground.name(1), JobState.SUCCEEDED)
         assert ground.ledger(1).claim(CANCEL)
         service.go_on.set()
